@@ -1,0 +1,91 @@
+//! The table of kernels and the one look at the CPU that chooses it.
+//!
+//! 1. [`kernels_named`] answers a table only where the CPU has its instructions;
+//!    this is the proof on which the safe function pointers rest.
+//! 2. [`kernels`] takes the first name of [`KERNEL_NAMES`] that is there, once
+//!    per process. Asking the CPU per call costs more than a short distance.
+
+use crate::arch;
+use std::sync::OnceLock;
+
+/// Names of the tables, widest first; `scalar` is always there.
+pub const KERNEL_NAMES: [&str; 4] = ["avx512", "avx2", "neon", "scalar"];
+
+/// A distance of two vectors of equal length; panics where lengths differ.
+pub type PairKernel = fn(&[f32], &[f32]) -> f32;
+/// A query against contiguous rows: `rows.len() == query.len() · out.len()`,
+/// `out[i] = f(query, rows[i·dim..(i+1)·dim])`; panics on any other shape.
+pub type RowsKernel = fn(&[f32], &[f32], &mut [f32]);
+
+/// One instruction set's kernels. Sums are kept in f32, in several lanes: the
+/// error grows with dim / lanes rather than with dim. NaN in gives NaN out.
+pub struct Kernels {
+    /// One of [`KERNEL_NAMES`].
+    pub name: &'static str,
+    /// Σ aᵢ·bᵢ.
+    pub dot: PairKernel,
+    /// Σ (aᵢ−bᵢ)²: the square of the Euclidean distance.
+    pub l2: PairKernel,
+    /// Σ |aᵢ−bᵢ|.
+    pub l1: PairKernel,
+    /// √Σ aᵢ². Falls back to f64 where the sum of squares leaves f32's normal
+    /// range, so that |a| is right for every finite vector whose norm f32 holds.
+    pub norm: fn(&[f32]) -> f32,
+    /// Σ aᵢ: as light as a kernel can be, for measuring memory.
+    pub sum: fn(&[f32]) -> f32,
+    /// [`Kernels::dot`] of a query and each of many rows.
+    pub dot_rows: RowsKernel,
+    /// [`Kernels::l2`] of a query and each of many rows.
+    pub l2_rows: RowsKernel,
+    /// [`Kernels::l1`] of a query and each of many rows.
+    pub l1_rows: RowsKernel,
+}
+
+impl std::fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kernels").field("name", &self.name).finish()
+    }
+}
+
+/// The widest kernels this CPU runs; chosen at the first call.
+pub fn kernels() -> &'static Kernels {
+    static CHOSEN: OnceLock<&'static Kernels> = OnceLock::new();
+    CHOSEN.get_or_init(|| {
+        KERNEL_NAMES
+            .into_iter()
+            .find_map(kernels_named)
+            .unwrap_or(&arch::scalar::KERNELS)
+    })
+}
+
+/// The kernels of one name; None where the name is unknown or the CPU lacks the
+/// instructions. For tests, benches and `doctor`.
+pub fn kernels_named(name: &str) -> Option<&'static Kernels> {
+    match name {
+        "scalar" => Some(&arch::scalar::KERNELS),
+        #[cfg(target_arch = "x86_64")]
+        "avx2" if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") => {
+            Some(&arch::x86_64::avx2::KERNELS)
+        }
+        #[cfg(target_arch = "x86_64")]
+        "avx512" if is_x86_feature_detected!("avx512f") => Some(&arch::x86_64::avx512::KERNELS),
+        #[cfg(target_arch = "aarch64")]
+        "neon" if std::arch::is_aarch64_feature_detected!("neon") => {
+            Some(&arch::aarch64::neon::KERNELS)
+        }
+        _ => None,
+    }
+}
+
+/// The norm from the sum of squares that a kernel computed, or again in f64
+/// where that sum overflowed, vanished or lost precision.
+pub(crate) fn norm_of(squares: f32, vector: &[f32]) -> f32 {
+    // A square below f32's normal range is off by at most 2⁻¹⁵⁰; 65,536 of them
+    // by 5e-41, which is nothing beside this.
+    const SQUARES_MIN: f32 = 1e-30;
+    if squares.is_finite() && squares >= SQUARES_MIN {
+        return squares.sqrt();
+    }
+    let exact: f64 = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+    exact.sqrt() as f32
+}

@@ -1,0 +1,308 @@
+//! A merge: stream the live entries of some segments into fewer, and replace them.
+//!
+//! 1. Fix the snapshot; a missing input means the job is *superseded*, not failed.
+//! 2. Read each input in batches that fit the memory cap, leave out what is shadowed,
+//!    write what remains; deletes go last. A row map (4 bytes an entry) remembers
+//!    where each entry went.
+//! 3. Commit the replace. After a lost race: inputs gone → superseded; otherwise the
+//!    bits that appeared on the inputs meanwhile move through the row map to the
+//!    outputs, and the commit is tried again. Nothing is merged twice.
+//!
+//! A delete is kept: while an older record of its key may still arrive (a lower
+//! source, a slow partition), only its entry keeps that record hidden. The age rule
+//! that lets a merge drop deletes is not part of this version, and compaction keeps
+//! them all.
+//!
+//! Limits: batches of at most a quarter of the memory cap; the caller's byte rate.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use roaring::RoaringBitmap;
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+use vexlake_manifest::{Head, ManifestError};
+use vexlake_segment::{Built, Delete, EntryHash, Row, SegmentWriter, upload};
+
+use super::plan::Spec;
+use crate::error::{Error, Result};
+use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Incarnation};
+use crate::shadow::Shadows;
+use crate::snapshot::{SegmentView, Snapshot};
+use crate::state::{Delta, Dropped, IncarnationState};
+
+/// Bytes an entry costs in memory beside its vector and texts: writer bookkeeping
+/// (id, position, hash, norm, checksum) and the row map.
+const ENTRY_OVERHEAD_BYTES: u64 = 160;
+/// Entry ordinal in the row map for "left behind".
+const LEFT_BEHIND: u32 = u32::MAX;
+
+/// Bounds of a merge.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct MergeOptions {
+    /// Memory for batches and bookkeeping.
+    pub memory_bytes_max: u64,
+    /// Bytes read and written a second; 0 = no bound.
+    pub bytes_per_second_max: u64,
+}
+
+impl Default for MergeOptions {
+    fn default() -> Self {
+        Self { memory_bytes_max: 512 << 20, bytes_per_second_max: 0 }
+    }
+}
+
+/// How far a merge is.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Entries read.
+    pub rows_done: u64,
+    /// Entries to read.
+    pub rows_total: u64,
+    /// Bytes read so far.
+    pub bytes_read: u64,
+    /// `merge`, `upload` or `commit`.
+    pub phase: &'static str,
+}
+
+/// How a merge ended.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Merged {
+    /// `done`, `superseded` or `cancelled`.
+    pub status: &'static str,
+    /// Version after it.
+    pub version: u64,
+    /// Segments that began.
+    pub segments: Vec<Ulid>,
+    /// Entries written.
+    pub rows: u64,
+    /// Entries left behind.
+    pub dropped: u64,
+    /// Bytes of the inputs.
+    pub bytes_in: u64,
+    /// Bytes of the outputs.
+    pub bytes_out: u64,
+}
+
+/// What a merge produced, before its commit.
+struct Output {
+    built: Option<Built>,
+    dropped: Dropped,
+    /// Per input: where each entry went.
+    row_maps: BTreeMap<Ulid, Vec<u32>>,
+}
+
+impl Incarnation {
+    /// Runs a merge; see the file header. `cancelled` is looked at between batches.
+    ///
+    /// # Errors
+    /// `INVALID` when the inputs do not fit the memory cap; `CONFLICT` after too many
+    /// lost races; read and write errors.
+    pub async fn merge(
+        &self,
+        spec: &Spec,
+        options: &MergeOptions,
+        cancelled: &AtomicBool,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Merged> {
+        let snapshot = self.follow().await?;
+        let ended = |status, version| Merged {
+            status,
+            version,
+            segments: Vec::new(),
+            rows: 0,
+            dropped: 0,
+            bytes_in: spec.bytes_in,
+            bytes_out: 0,
+        };
+        let Some(inputs) = live_inputs(&snapshot, spec) else {
+            return Ok(ended("superseded", snapshot.version()));
+        };
+        check_memory(&inputs, options)?;
+        let spool = tempfile::tempdir_in(&self.context.spool)
+            .map_err(|e| Error::Unavailable(format!("spool {}: {e}", self.context.spool.display())))?;
+        let id = self.manifest.mint();
+        let Some(output) = self.stream(id, &inputs, spool.path(), options, cancelled, progress).await? else {
+            return Ok(ended("cancelled", snapshot.version()));
+        };
+        let total = inputs.iter().map(|view| u64::from(view.reader.entries())).sum();
+        let at = |phase| Progress { rows_done: total, rows_total: total, bytes_read: spec.bytes_in, phase };
+        progress(at("upload"));
+        if let Some(built) = &output.built {
+            upload(&self.store.scoped(&format!("seg/{id}")), built).await?;
+        }
+        (self.context.components.crash)("compact:uploaded");
+        progress(at("commit"));
+        match self.commit_merge(spec, &snapshot, &output).await? {
+            None => Ok(ended("superseded", self.manifest.head().version)),
+            Some(head) => {
+                (self.context.components.crash)("compact:committed");
+                self.show(head.clone()).await?;
+                let meta = output.built.as_ref().map(|built| &built.meta);
+                Ok(Merged {
+                    segments: meta.iter().map(|m| m.id).collect(),
+                    rows: meta.map_or(0, |m| u64::from(m.rows) + u64::from(m.deletes)),
+                    dropped: output.dropped.entries,
+                    bytes_out: meta.map_or(0, |m| m.files.iter().map(|f| f.bytes).sum()),
+                    ..ended("done", head.version)
+                })
+            }
+        }
+    }
+
+    async fn stream(
+        &self,
+        id: Ulid,
+        inputs: &[SegmentView],
+        spool: &std::path::Path,
+        options: &MergeOptions,
+        cancelled: &AtomicBool,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Option<Output>> {
+        let schema = self.manifest.head().state.schema.segment();
+        let row_bytes = u64::from(schema.dim) * 4 + ENTRY_OVERHEAD_BYTES;
+        let batch = (options.memory_bytes_max / 4 / row_bytes).clamp(1, 8192) as u32;
+        let total: u64 = inputs.iter().map(|view| u64::from(view.reader.entries())).sum();
+        let mut writer = SegmentWriter::create(spool, id, &schema)?;
+        let mut dropped = Dropped { entries: 0, hash: EntryHash::default() };
+        let mut row_maps: BTreeMap<Ulid, Vec<u32>> =
+            inputs.iter().map(|v| (v.id(), vec![LEFT_BEHIND; v.reader.entries() as usize])).collect();
+        let mut pace = Pace::new(options.bytes_per_second_max);
+        let (mut done, mut kept) = (0u64, 0u32);
+        for view in inputs {
+            let map = row_maps.get_mut(&view.id()).expect("one map per input");
+            let mut from = 0;
+            while from < view.reader.rows() {
+                if cancelled.load(Ordering::Relaxed) {
+                    return Ok(None);
+                }
+                let count = batch.min(view.reader.rows() - from);
+                let rows = view.reader.read_rows(from, count).await?;
+                tokio::task::block_in_place(|| -> Result<()> {
+                    for index in 0..count {
+                        let row: Row<'_> = rows.row(index as usize);
+                        if view.shadow.contains(from + index) {
+                            dropped.entries += 1;
+                            dropped.hash = dropped.hash + EntryHash::of_row(row.id, &row.position);
+                            continue;
+                        }
+                        map[(from + index) as usize] = writer.push(&row)?;
+                        kept += 1;
+                    }
+                    Ok(())
+                })?;
+                from += count;
+                done += u64::from(count);
+                let bytes_read = done * row_bytes;
+                progress(Progress { rows_done: done, rows_total: total, bytes_read, phase: "merge" });
+                pace.wait(2 * u64::from(count) * row_bytes).await;
+            }
+        }
+        for view in inputs {
+            let map = row_maps.get_mut(&view.id()).expect("one map per input");
+            let reader = &view.reader;
+            for entry in reader.rows()..reader.entries() {
+                let (id, position) = (reader.id(entry), reader.position(entry));
+                if view.shadow.contains(entry) {
+                    dropped.entries += 1;
+                    dropped.hash = dropped.hash + EntryHash::of_delete(id, &position);
+                    continue;
+                }
+                map[entry as usize] = kept;
+                writer.delete(&Delete { id, event_time: reader.event_time(entry), position })?;
+                kept += 1;
+            }
+        }
+        let built = match kept {
+            0 => None,
+            _ => Some(
+                tokio::task::spawn_blocking(move || writer.finish())
+                    .await
+                    .map_err(|e| Error::Internal(format!("merge ended: {e}")))??,
+            ),
+        };
+        Ok(Some(Output { built, dropped, row_maps }))
+    }
+
+    /// Commits the replace; `None` when an input is gone.
+    async fn commit_merge(
+        &self,
+        spec: &Spec,
+        merged_on: &Arc<Snapshot>,
+        output: &Output,
+    ) -> Result<Option<Arc<Head<IncarnationState>>>> {
+        let adds: Vec<_> = output.built.iter().map(|built| built.meta.clone()).collect();
+        let mut snapshot = self.follow().await?;
+        for _ in 0..=COMMIT_ATTEMPTS_MAX {
+            let Some(now) = live_inputs(&snapshot, spec) else { return Ok(None) };
+            let bits = moved_bits(merged_on, &now, output);
+            let shadows = Shadows::place(bits, &self.store, self.manifest.mint()).await?;
+            let inputs = spec.inputs.clone();
+            let delta = Delta::Replace { inputs, adds: adds.clone(), shadows, dropped: output.dropped };
+            match self.manifest.commit(&snapshot.head, delta, &self.context.author).await {
+                Ok(head) => return Ok(Some(head)),
+                Err(ManifestError::Conflict { .. }) => snapshot = self.follow().await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let message = format!("incarnation {}: {COMMIT_ATTEMPTS_MAX} commits lost in a row", self.id);
+        Err(Error::Conflict(message))
+    }
+}
+
+fn live_inputs(snapshot: &Snapshot, spec: &Spec) -> Option<Vec<SegmentView>> {
+    spec.inputs.iter().map(|id| snapshot.segments.get(id).cloned()).collect()
+}
+
+/// Bits that appeared on the inputs since they were merged, as bits of the output.
+fn moved_bits(merged_on: &Snapshot, now: &[SegmentView], output: &Output) -> BTreeMap<Ulid, RoaringBitmap> {
+    let Some(built) = &output.built else { return BTreeMap::new() };
+    let mut bits = RoaringBitmap::new();
+    for view in now {
+        let before = &merged_on.segments[&view.id()].shadow;
+        let map = &output.row_maps[&view.id()];
+        let fresh = (&*view.shadow - &**before).into_iter();
+        bits.extend(fresh.map(|entry| map[entry as usize]).filter(|entry| *entry != LEFT_BEHIND));
+    }
+    BTreeMap::from([(built.meta.id, bits)])
+}
+
+fn check_memory(inputs: &[SegmentView], options: &MergeOptions) -> Result<()> {
+    let entries: u64 = inputs.iter().map(|view| u64::from(view.reader.entries())).sum();
+    let (needed, cap) = (entries * ENTRY_OVERHEAD_BYTES, options.memory_bytes_max);
+    if needed > cap / 2 {
+        return Err(Error::Invalid(format!(
+            "merging {entries} entries needs {needed} bytes of bookkeeping, memory_bytes_max / 2 is {}",
+            cap / 2
+        )));
+    }
+    Ok(())
+}
+
+/// Holds a byte rate by waiting after each batch.
+struct Pace {
+    rate: u64,
+    due: tokio::time::Instant,
+}
+
+impl Pace {
+    fn new(rate: u64) -> Self {
+        Self { rate, due: tokio::time::Instant::now() }
+    }
+
+    async fn wait(&mut self, bytes: u64) {
+        if self.rate == 0 {
+            return;
+        }
+        self.due += Duration::from_secs_f64(bytes as f64 / self.rate as f64);
+        tokio::time::sleep_until(self.due).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

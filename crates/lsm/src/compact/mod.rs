@@ -1,0 +1,6 @@
+//! Compaction: a pure policy that says what to merge, and the merge that does it.
+mod merge;
+mod plan;
+
+pub use merge::{MergeOptions, Merged, Progress};
+pub use plan::{Policy, Spec, plan_compaction};

@@ -1,0 +1,153 @@
+//! The compaction policy: which segments to merge, and why.
+//!
+//! Size-tiered: segments of similar size (within a factor of `TIER_FACTOR`) form a
+//! tier; a tier of `fan_in` or more is merged, oldest first. A segment whose entries
+//! are mostly shadowed is rewritten alone, since the dead space costs every scan.
+//! Merges of disjoint inputs may run at once, so specs never share a segment.
+//!
+//! Pure: takes the state, returns specs. No clock, no I/O. Positions decide which of
+//! two records wins, so any set of segments may be merged; age plays no part in
+//! correctness.
+//!
+//! Write cost: each record is rewritten once per tier, log_fan_in(total / flush size)
+//! times in all: with fan-in 4 and 64 MiB flushes, 4 times for 16 GiB.
+
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+
+use crate::state::{IncarnationState, SegmentState};
+
+/// Width of a size tier.
+const TIER_FACTOR: f64 = 4.0;
+/// Sizes below this share the lowest tier: opening a file costs more than reading 1 MiB.
+const TIER_FLOOR_BYTES: u64 = 1 << 20;
+
+/// What the policy may decide by.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// Segments of one tier that make a merge.
+    pub fan_in: usize,
+    /// Most inputs of one merge.
+    pub inputs_max: usize,
+    /// Bytes of inputs beyond which a merge takes no further one.
+    pub bytes_max: u64,
+    /// Entries of inputs beyond which a merge takes no further one: its bookkeeping
+    /// of 160 bytes an entry has to fit half the compactor's memory.
+    pub entries_max: u64,
+    /// Share of shadowed entries at which a segment is rewritten alone.
+    pub shadow_ratio: f64,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { fan_in: 4, inputs_max: 16, bytes_max: 4 << 30, entries_max: 1_600_000, shadow_ratio: 0.5 }
+    }
+}
+
+/// A merge to do: pure description, valid while all inputs are live.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Spec {
+    /// Stable name: the same inputs give the same id.
+    pub id: String,
+    /// The incarnation.
+    pub incarnation: Ulid,
+    /// `merge`.
+    pub kind: String,
+    /// Segments to merge.
+    pub inputs: Vec<Ulid>,
+    /// Why, for people.
+    pub reason: String,
+    /// Bytes of the inputs.
+    pub bytes_in: u64,
+    /// Bytes expected to be written.
+    pub predicted_bytes: u64,
+    /// Entries of the inputs.
+    pub entries_in: u64,
+    /// Version the plan was made on.
+    pub version: u64,
+}
+
+/// Bytes, entries and shadowed entries of a live segment.
+struct Weight {
+    id: Ulid,
+    bytes: u64,
+    entries: u64,
+    shadowed: u64,
+}
+
+impl Weight {
+    fn new((id, segment): (&Ulid, &SegmentState), shadowed: &dyn Fn(&Ulid) -> u64) -> Self {
+        let bytes = segment.meta.files.iter().map(|file| file.bytes).sum();
+        let entries = u64::from(segment.meta.rows) + u64::from(segment.meta.deletes);
+        Self { id: *id, bytes, entries, shadowed: shadowed(id) }
+    }
+
+    fn tier(&self) -> i32 {
+        let size = self.bytes.max(TIER_FLOOR_BYTES) as f64 / TIER_FLOOR_BYTES as f64;
+        (size.ln() / TIER_FACTOR.ln()) as i32
+    }
+}
+
+/// The merges due in `state`. `shadowed` tells how many entries of a segment are
+/// hidden (the state only references large shadow sets).
+pub fn plan_compaction(
+    state: &IncarnationState,
+    version: u64,
+    policy: &Policy,
+    shadowed: &dyn Fn(&Ulid) -> u64,
+) -> Vec<Spec> {
+    let mut tiers: std::collections::BTreeMap<i32, Vec<Weight>> = std::collections::BTreeMap::new();
+    let mut specs = Vec::new();
+    for segment in &state.segments {
+        let weight = Weight::new(segment, shadowed);
+        if weight.entries > 0 && weight.shadowed as f64 >= policy.shadow_ratio * weight.entries as f64 {
+            let share = 100 * weight.shadowed / weight.entries;
+            specs.push(spec(state, version, &[weight], format!("{share} % of the entries are shadowed")));
+        } else {
+            tiers.entry(weight.tier()).or_default().push(weight);
+        }
+    }
+    for (tier, weights) in tiers {
+        let mut rest = weights.as_slice();
+        while rest.len() >= policy.fan_in {
+            let (mut bytes, mut entries) = (0, 0);
+            let within = |weight: &&Weight| {
+                bytes += weight.bytes;
+                entries += weight.entries;
+                bytes <= policy.bytes_max && entries <= policy.entries_max
+            };
+            let taken = rest.iter().take(policy.inputs_max).take_while(within).count();
+            if taken < 2 {
+                // The oldest alone fills a merge: it stays as it is.
+                rest = &rest[1..];
+                continue;
+            }
+            let reason = format!("{taken} segments in size tier {tier}, merged from {}", policy.fan_in);
+            specs.push(spec(state, version, &rest[..taken], reason));
+            rest = &rest[taken..];
+        }
+    }
+    specs
+}
+
+fn spec(state: &IncarnationState, version: u64, inputs: &[Weight], reason: String) -> Spec {
+    let bytes_in: u64 = inputs.iter().map(|w| w.bytes).sum();
+    let predicted = |w: &Weight| w.bytes - w.bytes * w.shadowed / w.entries.max(1);
+    let first = inputs.first().map_or_else(String::new, |w| w.id.to_string());
+    Spec {
+        id: format!("{first}-{}", inputs.len()),
+        incarnation: state.id,
+        kind: "merge".to_owned(),
+        inputs: inputs.iter().map(|w| w.id).collect(),
+        reason,
+        bytes_in,
+        predicted_bytes: inputs.iter().map(predicted).sum(),
+        entries_in: inputs.iter().map(|w| w.entries).sum(),
+        version,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! Garbage collection of one incarnation: win a mark, then delete.
+//!
+//! 1. Choose `retain_from`, the version that was newest `grace` ago, and the cutoff,
+//!    `grace` before now; commit them as a mark. From here on no commit can add a name
+//!    older than the cutoff, so what is older and unreferenced stays unreferenced.
+//! 2. Delete commit slots and bases below `retain_from` that no pin needs.
+//! 3. Collect what every retained and pinned version reaches. List segments and
+//!    shadow objects; delete those older than the cutoff that nothing reaches.
+//!
+//! LIST only finds candidates: an object it does not show stays until the next run.
+//! Loading each retained version from the store, not from memory, matters: a base
+//! may reference a shadow pack that the deltas before it do not know.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+use vexlake_manifest::State;
+
+use crate::error::Result;
+use crate::incarnation::Incarnation;
+use crate::state::{Delta, Mark};
+
+/// What a run may do.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct GcOptions {
+    /// How long a version stays readable after it was replaced, ms.
+    pub grace_ms: u64,
+    /// Report without marking or deleting.
+    pub dry_run: bool,
+}
+
+impl Default for GcOptions {
+    fn default() -> Self {
+        Self { grace_ms: 3_600_000, dry_run: false }
+    }
+}
+
+/// What a run did, or would do.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Collected {
+    /// Oldest version that stays readable.
+    pub retain_from: u64,
+    /// Commit slots and bases deleted.
+    pub slots: u64,
+    /// Segments and shadow objects deleted.
+    pub objects: Vec<String>,
+    /// Bytes of those.
+    pub bytes: u64,
+}
+
+impl Incarnation {
+    /// Collects garbage; see the file header.
+    ///
+    /// # Errors
+    /// `FENCED` when retired meanwhile; store errors. A failed run leaves garbage, no damage.
+    pub async fn collect_garbage(&self, options: &GcOptions) -> Result<Collected> {
+        let head = self.manifest.refresh().await?;
+        let cutoff_ms = (self.context.components.clock)().saturating_sub(options.grace_ms).max(head.state.cutoff_ms());
+        let retain_from = match self.manifest.at_time(cutoff_ms).await {
+            Ok(then) => then.version.max(head.state.retain_from()),
+            Err(_) => head.state.retain_from(),
+        };
+        let mut collected = Collected { retain_from, ..Collected::default() };
+        if !options.dry_run && !head.state.retired {
+            let mark = Mark { cutoff_ms, retain_from };
+            self.commit_simple(|_| Delta::Mark(mark)).await?;
+            collected.slots = self.manifest.sweep_slots().await?;
+        }
+        let reached = self.reached(retain_from).await?;
+        for prefix in ["seg/", "shadow/"] {
+            for listed in self.store.list(prefix).await? {
+                let name = listed.key.strip_prefix(prefix).and_then(|rest| rest.split('/').next());
+                let Some(id) = name.and_then(|name| Ulid::from_string(name).ok()) else { continue };
+                if reached.contains(&id) || id.timestamp_ms() >= cutoff_ms {
+                    continue;
+                }
+                if !options.dry_run {
+                    self.store.delete(&listed.key).await?;
+                }
+                collected.bytes += listed.size;
+                collected.objects.push(listed.key);
+            }
+        }
+        Ok(collected)
+    }
+
+    /// Ids of all segments and shadow objects that a readable version references.
+    async fn reached(&self, retain_from: u64) -> Result<BTreeSet<Ulid>> {
+        let head = self.manifest.refresh().await?;
+        let pinned = head.state.pins.values().copied().filter(|version| *version < retain_from);
+        let mut reached = BTreeSet::new();
+        for version in pinned.chain(retain_from..=head.version) {
+            let state = self.manifest.at(version).await?.state;
+            reached.extend(state.segments.keys().copied());
+            reached.extend(state.shadow_objects());
+        }
+        Ok(reached)
+    }
+
+    /// Ends the incarnation: the last commit, then everything but HEAD and the last
+    /// slot. Safe to run again after a crash.
+    ///
+    /// # Errors
+    /// Store errors.
+    pub async fn retire(&self) -> Result<Collected> {
+        if !self.manifest.refresh().await?.state.retired {
+            self.commit_simple(|_| Delta::Retire {}).await?;
+        }
+        let mut collected = Collected { retain_from: self.manifest.head().version, ..Collected::default() };
+        for prefix in ["seg/", "shadow/"] {
+            for listed in self.store.list(prefix).await? {
+                self.store.delete(&listed.key).await?;
+                collected.bytes += listed.size;
+                collected.objects.push(listed.key);
+            }
+        }
+        Ok(collected)
+    }
+}

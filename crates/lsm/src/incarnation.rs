@@ -1,0 +1,193 @@
+//! An open incarnation: its manifest, its feed, and what follows the chain.
+//!
+//! Everything that changes what readers see goes through [`Incarnation::follow`]:
+//! load the newest commit, open it as a snapshot, swap it under the feed. Writers
+//! commit first and follow afterwards, so a reader's version never decreases.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use ulid::Ulid;
+use vexlake_manifest::{Author, Context as Components, Head, Manifest, ManifestError, State};
+use vexlake_segment::VectorCache;
+use vexlake_store::Store;
+
+use crate::compact::{Policy, Spec, plan_compaction};
+use crate::error::Result;
+use crate::feed::Feed;
+use crate::snapshot::Snapshot;
+use crate::state::{Delta, IncarnationState};
+
+/// What every part of the engine works with.
+#[derive(Clone)]
+pub struct Context {
+    /// Who commits.
+    pub author: Author,
+    /// Clock, randomness, crash points.
+    pub components: Components,
+    /// Where segments are built before they are uploaded.
+    pub spool: PathBuf,
+    /// Blocks of exact vectors, shared by all segments.
+    pub cache: VectorCache,
+    /// Threads that scan.
+    pub pools: Pools,
+}
+
+/// The CPU pools. Searches have their own, so that a merge never queues before them.
+#[derive(Clone)]
+pub struct Pools {
+    /// One thread a core.
+    pub search: Arc<rayon::ThreadPool>,
+}
+
+impl Pools {
+    /// Pools of `threads` threads; 0 = one a core.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn new(threads: usize) -> Result<Self> {
+        let named = |index| format!("vexlake-search-{index}");
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(named).build();
+        let pool = pool.map_err(|e| crate::error::Error::Internal(format!("search pool: {e}")))?;
+        Ok(Self { search: Arc::new(pool) })
+    }
+}
+
+/// An open incarnation; see the file header.
+pub struct Incarnation {
+    /// Its id.
+    pub id: Ulid,
+    /// The store, scoped to `c/<incarnation>`.
+    pub store: Store,
+    /// The chain of commits.
+    pub manifest: Manifest<IncarnationState>,
+    /// Snapshot and everything newer.
+    pub feed: Feed,
+    pub(crate) context: Context,
+    /// One flush at a time: appends of one process are committed in order.
+    pub(crate) flushing: Mutex<()>,
+    /// One snapshot is opened at a time; whoever waits finds it opened.
+    following: Mutex<()>,
+}
+
+impl Incarnation {
+    /// The key prefix of an incarnation.
+    pub fn prefix(id: Ulid) -> String {
+        format!("c/{id}")
+    }
+
+    /// Opens an incarnation at its newest version.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` when it does not exist; store and format errors.
+    pub async fn open(lake: &Store, id: Ulid, context: Context) -> Result<Arc<Self>> {
+        let store = lake.scoped(&Self::prefix(id));
+        let manifest = Manifest::open_with(store.clone(), context.components.clone()).await?;
+        let snapshot = Snapshot::open(&store, &context.cache, manifest.head(), None).await?;
+        Ok(Arc::new(Self {
+            id,
+            store,
+            manifest,
+            feed: Feed::new(Arc::new(snapshot)),
+            context,
+            flushing: Mutex::new(()),
+            following: Mutex::new(()),
+        }))
+    }
+
+    /// The snapshot that readers see now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.feed.read(|view| view.snapshot.clone())
+    }
+
+    /// Follows the chain to its newest commit and lets readers see it.
+    ///
+    /// # Errors
+    /// Store and format errors; readers keep the snapshot they have.
+    pub async fn follow(&self) -> Result<Arc<Snapshot>> {
+        self.manifest.refresh().await?;
+        self.show(self.manifest.head()).await
+    }
+
+    /// Opens `head` on top of the current snapshot and swaps it in.
+    pub(crate) async fn show(&self, head: Arc<Head<IncarnationState>>) -> Result<Arc<Snapshot>> {
+        let _turn = self.following.lock().await;
+        let current = self.snapshot();
+        if head.version <= current.version() {
+            return Ok(current);
+        }
+        let opened = Snapshot::open(&self.store, &self.context.cache, head, Some(&current)).await?;
+        let opened = Arc::new(opened);
+        tokio::task::block_in_place(|| self.feed.advance(opened.clone()));
+        Ok(opened)
+    }
+
+    /// Opens an older version for reading, beside the current one.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` when the version is not retained.
+    pub async fn at(&self, version: u64) -> Result<Arc<Snapshot>> {
+        let current = self.snapshot();
+        if version == current.version() {
+            return Ok(current);
+        }
+        let head = Arc::new(self.manifest.at(version).await?);
+        Ok(Arc::new(Snapshot::open(&self.store, &self.context.cache, head, Some(&current)).await?))
+    }
+
+    /// Commits a delta that does not depend on anything but its own validity, again
+    /// after each lost race.
+    ///
+    /// # Errors
+    /// `INVALID` when the state refuses it; `CONFLICT` after `COMMIT_ATTEMPTS_MAX` lost races.
+    pub(crate) async fn commit_simple(
+        &self,
+        delta: impl Fn(&IncarnationState) -> <IncarnationState as State>::Delta,
+    ) -> Result<Arc<Head<IncarnationState>>> {
+        let mut head = self.manifest.refresh().await?;
+        let mut attempt = 0;
+        loop {
+            match self.manifest.commit(&head, delta(&head.state), &self.context.author).await {
+                Err(ManifestError::Conflict { .. }) if attempt < COMMIT_ATTEMPTS_MAX => {
+                    attempt += 1;
+                    head = self.manifest.refresh().await?;
+                }
+                outcome => {
+                    let head = outcome?;
+                    self.show(head.clone()).await?;
+                    return Ok(head);
+                }
+            }
+        }
+    }
+
+    /// Keeps a version readable until it is unpinned. Returns the commit's version.
+    ///
+    /// # Errors
+    /// `INVALID` when the name is taken or the version is gone.
+    pub async fn pin(&self, name: &str, version: u64) -> Result<u64> {
+        let delta = |_: &IncarnationState| Delta::Pin { name: name.to_owned(), version };
+        Ok(self.commit_simple(delta).await?.version)
+    }
+
+    /// Ends a pin. Returns the commit's version.
+    ///
+    /// # Errors
+    /// `INVALID` when there is no such pin on that version.
+    pub async fn unpin(&self, name: &str, version: u64) -> Result<u64> {
+        let delta = |_: &IncarnationState| Delta::Unpin { name: name.to_owned(), version };
+        Ok(self.commit_simple(delta).await?.version)
+    }
+
+    /// The merges due on the snapshot that readers see now.
+    pub fn plan(&self, policy: &Policy) -> Vec<Spec> {
+        let snapshot = self.snapshot();
+        let shadowed = |id: &Ulid| snapshot.segments.get(id).map_or(0, |view| view.shadow.len());
+        plan_compaction(snapshot.state(), snapshot.version(), policy, &shadowed)
+    }
+}
+
+/// Races a committer may lose in a row before it reports a conflict: with a handful
+/// of committers per incarnation, sixteen losses in a row mean something is wrong.
+pub(crate) const COMMIT_ATTEMPTS_MAX: u32 = 16;

@@ -1,0 +1,422 @@
+//! The lake: a store, its catalog, and the incarnations open in this process.
+//!
+//! Opening checks that the store keeps the promises commits rest on (create-only and
+//! compare-and-swap, tried concurrently) and that `lake.json` is of a format this
+//! code knows. Incarnations are opened on first use and stay open.
+//!
+//! A change of names is always two steps: the incarnation first (its version 0), then
+//! the catalog. What a crash leaves between the two has no name and is never seen.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use ulid::Ulid;
+use vexlake_manifest::{Author, Context as Components, Manifest, ManifestError, frame, unframe};
+use vexlake_segment::VectorCache;
+use vexlake_store::{Created, Store, StoreConfig};
+
+use crate::catalog::{CatalogDelta, CatalogState, Mapping};
+use crate::error::{Error, Result};
+use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Context, Incarnation, Pools};
+use crate::record::{DIM_MAX, Format};
+use crate::state::{IncarnationState, Schema, Source};
+
+/// The format of everything below a lake's root.
+pub const FORMAT: u32 = 1;
+/// Longest collection name: fits a Kafka topic (249) after escaping typical names.
+const NAME_BYTES_MAX: usize = 128;
+
+/// `lake.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LakeInfo {
+    /// Identity of the lake.
+    pub lake: Ulid,
+    /// Must be [`FORMAT`].
+    pub format: u32,
+}
+
+/// How to open a lake.
+pub struct LakeOptions {
+    /// Where it lies.
+    pub store: StoreConfig,
+    /// Who commits.
+    pub author: Author,
+    /// Local directory for segments under construction; created, and emptied of what
+    /// an earlier run left.
+    pub spool: PathBuf,
+    /// RAM for exact vectors.
+    pub cache_bytes: usize,
+    /// Clock, randomness, crash points.
+    pub components: Components,
+    /// Threads of the search pool; 0 = one a core.
+    pub search_threads: usize,
+}
+
+/// An open lake; see the file header.
+pub struct Lake {
+    /// The store, at the lake's root.
+    pub store: Store,
+    /// Identity and format.
+    pub info: LakeInfo,
+    /// Names.
+    pub catalog: Manifest<CatalogState>,
+    /// The store's URL as configured.
+    root: String,
+    context: Context,
+    open: Mutex<HashMap<Ulid, Arc<Incarnation>>>,
+}
+
+/// A source as a creator describes it; rank and epoch start at their defaults.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewSource {
+    /// `kafka` or `local`.
+    pub kind: String,
+    /// Cluster id.
+    pub cluster: String,
+    /// Topic.
+    pub topic: String,
+    /// First offset by partition.
+    #[serde(with = "crate::string_map")]
+    pub starts: BTreeMap<u32, u64>,
+}
+
+/// Rank of a collection's own topic; backfill sources rank below.
+const LIVE_RANK: u32 = 100;
+
+impl NewSource {
+    fn into_source(self) -> Source {
+        let Self { kind, cluster, topic, starts } = self;
+        Source { rank: LIVE_RANK, epoch: 0, kind, cluster, topic, starts }
+    }
+}
+
+impl Lake {
+    /// Opens a lake, creating it where there is none.
+    ///
+    /// # Errors
+    /// `INVALID` when the store does not keep its promises or the format is unknown;
+    /// store errors.
+    pub async fn open(options: LakeOptions) -> Result<Arc<Self>> {
+        let store = Store::open(&options.store).await?;
+        store.probe().await?;
+        let info = open_info(&store, Ulid::from_parts((options.components.clock)(), (options.components.rng)())).await?;
+        prepare_spool(&options.spool)?;
+        let context = Context {
+            author: options.author,
+            components: options.components,
+            spool: options.spool,
+            cache: VectorCache::new(options.cache_bytes),
+            pools: Pools::new(options.search_threads)?,
+        };
+        let catalog = open_catalog(&store, &context).await?;
+        Ok(Arc::new(Self { store, info, catalog, root: options.store.url, context, open: Mutex::new(HashMap::new()) }))
+    }
+
+    /// Where an object lies, for people and other readers: a path or an s3:// URL.
+    pub fn url_of(&self, key: &str) -> String {
+        match self.store.local_path(key) {
+            Some(path) => path.display().to_string(),
+            None => format!("{}/{key}", self.root.trim_end_matches('/')),
+        }
+    }
+
+    /// The cache of exact vectors.
+    pub fn cache(&self) -> &VectorCache {
+        &self.context.cache
+    }
+
+    /// An incarnation, opened on first use.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`; store and format errors.
+    pub async fn incarnation(&self, id: Ulid) -> Result<Arc<Incarnation>> {
+        let mut open = self.open.lock().await;
+        if let Some(found) = open.get(&id) {
+            return Ok(found.clone());
+        }
+        let opened = Incarnation::open(&self.store, id, self.context.clone()).await?;
+        open.insert(id, opened.clone());
+        Ok(opened)
+    }
+
+    /// The incarnations open in this process.
+    pub async fn opened(&self) -> Vec<Arc<Incarnation>> {
+        self.open.lock().await.values().cloned().collect()
+    }
+
+    /// What a name means at the newest catalog version.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`; store errors.
+    pub async fn mapping(&self, db: u32, name: &str) -> Result<Mapping> {
+        let head = self.catalog.refresh().await?;
+        let key = CatalogState::key(db, name);
+        let found = head.state.names.get(&key).cloned();
+        found.ok_or(Error::NotFound { what: "collection", name: key })
+    }
+
+    /// Creates a collection.
+    ///
+    /// # Errors
+    /// `INVALID` for a bad name or schema; `CONFLICT` when the name is taken.
+    pub async fn create(&self, db: u32, name: &str, schema: Schema, source: NewSource) -> Result<Ulid> {
+        check_name(name)?;
+        check_schema(&schema)?;
+        let key = CatalogState::key(db, name);
+        if let Some(taken) = self.catalog.refresh().await?.state.names.get(&key) {
+            return Err(Error::Conflict(format!("collection {key} exists as {}", taken.live)));
+        }
+        let id = self.new_incarnation(&key, schema, source.into_source()).await?;
+        self.remap(&key, |before| match before {
+            None => Ok(Some(Mapping { live: id, fed: Vec::new() })),
+            Some(taken) => Err(Error::Conflict(format!("collection {key} exists as {}", taken.live))),
+        })
+        .await?;
+        Ok(id)
+    }
+
+    /// Drops a collection; its incarnations begin to leave.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`.
+    pub async fn drop_collection(&self, db: u32, name: &str) -> Result<()> {
+        let key = CatalogState::key(db, name);
+        self.remap(&key, |before| {
+            before.ok_or_else(|| Error::NotFound { what: "collection", name: key.clone() })?;
+            Ok(None)
+        })
+        .await
+    }
+
+    /// Empties a collection: a new incarnation that starts at `source`'s offsets.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`; `CONFLICT` when somebody else re-mapped the name meanwhile.
+    pub async fn clear(&self, db: u32, name: &str, source: NewSource) -> Result<Ulid> {
+        let mapping = self.mapping(db, name).await?;
+        let schema = self.incarnation(mapping.live).await?.manifest.head().state.schema.clone();
+        let key = CatalogState::key(db, name);
+        let id = self.new_incarnation(&key, schema, source.into_source()).await?;
+        self.remap(&key, |before| match before {
+            Some(now) if now.live == mapping.live => Ok(Some(Mapping { live: id, fed: Vec::new() })),
+            now => Err(Error::Conflict(format!("collection {key} became {now:?}"))),
+        })
+        .await?;
+        Ok(id)
+    }
+
+    /// Begins a replay: a new incarnation fed beside the live one.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`; `INVALID` when a start lies below the live incarnation's floor.
+    pub async fn replay_start(&self, db: u32, name: &str, mut source: NewSource) -> Result<Ulid> {
+        let mapping = self.mapping(db, name).await?;
+        let live = self.incarnation(mapping.live).await?.manifest.refresh().await?.state.clone();
+        let floor = live.sources.values().find(|s| s.topic == source.topic).map(|s| s.starts.clone());
+        for (partition, start) in floor.iter().flatten() {
+            let wanted = source.starts.entry(*partition).or_insert(*start);
+            // Nothing that was cleared comes back: earliest means the floor.
+            *wanted = (*wanted).max(*start);
+        }
+        let key = CatalogState::key(db, name);
+        let id = self.new_incarnation(&key, live.schema.clone(), source.into_source()).await?;
+        self.remap(&key, |before| {
+            let mut mapping =
+                before.cloned().ok_or_else(|| Error::NotFound { what: "collection", name: key.clone() })?;
+            mapping.fed.push(id);
+            Ok(Some(mapping))
+        })
+        .await?;
+        Ok(id)
+    }
+
+    /// Makes a fed incarnation the live one; what was live stays fed, first in line
+    /// for a rollback. `None` = the first in line.
+    ///
+    /// # Errors
+    /// `INVALID` when it is not fed, or a checkpoint of it is behind the live one's.
+    pub async fn promote(&self, db: u32, name: &str, incarnation: Option<Ulid>) -> Result<Mapping> {
+        let mapping = self.mapping(db, name).await?;
+        let key = CatalogState::key(db, name);
+        let fed = &mapping.fed;
+        let target = incarnation
+            .or_else(|| fed.first().copied())
+            .filter(|id| fed.contains(id))
+            .ok_or_else(|| Error::Invalid(format!("{incarnation:?} is not fed by {key}: {fed:?}")))?;
+        self.check_caught_up(mapping.live, target).await?;
+        let others = fed.iter().copied().filter(|id| *id != target);
+        let after = Mapping { live: target, fed: std::iter::once(mapping.live).chain(others).collect() };
+        self.remap(&key, |before| match before == Some(&mapping) {
+            true => Ok(Some(after.clone())),
+            false => Err(Error::Conflict(format!("collection {key} became {before:?}"))),
+        })
+        .await?;
+        Ok(after)
+    }
+
+    /// Ends a fed incarnation.
+    ///
+    /// # Errors
+    /// `INVALID` when it is not fed.
+    pub async fn retire_fed(&self, db: u32, name: &str, incarnation: Ulid) -> Result<()> {
+        let key = CatalogState::key(db, name);
+        self.remap(&key, |before| {
+            let mut mapping =
+                before.cloned().ok_or_else(|| Error::NotFound { what: "collection", name: key.clone() })?;
+            if !mapping.fed.contains(&incarnation) {
+                return Err(Error::Invalid(format!("{incarnation} is not fed by {key}: {:?}", mapping.fed)));
+            }
+            mapping.fed.retain(|id| *id != incarnation);
+            Ok(Some(mapping))
+        })
+        .await
+    }
+
+    /// Finishes what is leaving: retire, sweep, forget. Run by every GC tick.
+    ///
+    /// # Errors
+    /// Store errors; what is not finished is taken up by the next run.
+    pub async fn finish_leaving(&self) -> Result<Vec<Ulid>> {
+        let leaving = self.catalog.refresh().await?.state.leaving.clone();
+        for id in &leaving {
+            match self.incarnation(*id).await {
+                Ok(incarnation) => drop(incarnation.retire().await?),
+                Err(Error::Manifest(ManifestError::NotFound { .. })) => {}
+                Err(error) => return Err(error),
+            }
+            self.open.lock().await.remove(id);
+            self.commit_catalog(|state| {
+                let delta = CatalogDelta::Forget { incarnation: *id };
+                Ok(state.leaving.contains(id).then_some(delta))
+            })
+            .await?;
+        }
+        Ok(leaving.into_iter().collect())
+    }
+
+    async fn check_caught_up(&self, live: Ulid, target: Ulid) -> Result<()> {
+        let live = self.incarnation(live).await?.manifest.refresh().await?;
+        let ahead = self.incarnation(target).await?.manifest.refresh().await?;
+        let next_by_topic = |state: &IncarnationState| -> BTreeMap<(String, u32), u64> {
+            let flat = state.checkpoints.iter().flat_map(|(source, partitions)| {
+                let topic = state.sources[source].topic.clone();
+                partitions.iter().map(move |(partition, c)| ((topic.clone(), *partition), c.next))
+            });
+            flat.collect()
+        };
+        let ahead = next_by_topic(&ahead.state);
+        for ((topic, partition), next) in next_by_topic(&live.state) {
+            let reached = ahead.get(&(topic.clone(), partition)).copied().unwrap_or(0);
+            if reached < next {
+                return Err(Error::Invalid(format!(
+                    "{target} is at {reached} of {topic} partition {partition}, the live incarnation at {next}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    async fn new_incarnation(&self, name: &str, schema: Schema, source: Source) -> Result<Ulid> {
+        let id = self.catalog.mint();
+        let state = IncarnationState::new(id, name.to_owned(), schema, BTreeMap::from([(0, source)]));
+        let store = self.store.scoped(&Incarnation::prefix(id));
+        let Context { author, components, .. } = &self.context;
+        Manifest::create_with(store, state, author, components.clone()).await?;
+        Ok(id)
+    }
+
+    async fn remap(
+        &self,
+        key: &str,
+        change: impl Fn(Option<&Mapping>) -> Result<Option<Mapping>>,
+    ) -> Result<()> {
+        self.commit_catalog(|state| {
+            let before = state.names.get(key);
+            let after = change(before)?;
+            Ok(Some(CatalogDelta::Map { name: key.to_owned(), before: before.cloned(), after }))
+        })
+        .await
+    }
+
+    /// Commits what `change` wants of the newest catalog, again after each lost race.
+    async fn commit_catalog(
+        &self,
+        change: impl Fn(&CatalogState) -> Result<Option<CatalogDelta>>,
+    ) -> Result<()> {
+        for _ in 0..=COMMIT_ATTEMPTS_MAX {
+            let head = self.catalog.refresh().await?;
+            let Some(delta) = change(&head.state)? else { return Ok(()) };
+            match self.catalog.commit(&head, delta, &self.context.author).await {
+                Err(ManifestError::Conflict { .. }) => {}
+                outcome => return Ok(outcome.map(drop)?),
+            }
+        }
+        Err(Error::Conflict(format!("catalog: {COMMIT_ATTEMPTS_MAX} commits lost in a row")))
+    }
+}
+
+async fn open_info(store: &Store, id: Ulid) -> Result<LakeInfo> {
+    let fresh = LakeInfo { lake: id, format: FORMAT };
+    let json = serde_json::to_vec(&fresh).map_err(|e| Error::Internal(e.to_string()))?;
+    // "Exists" may be our own lost reply: either way the object says what this lake is.
+    let (Created::Created | Created::Exists) = store.create("lake.json", frame(&json)).await?;
+    let bytes = store.get("lake.json").await?;
+    let unreadable = |e: String| Error::Invalid(format!("lake.json is not readable: {e}"));
+    let json = unframe(&bytes).map_err(|e| unreadable(e.to_string()))?;
+    let info: LakeInfo = serde_json::from_slice(&json).map_err(|e| unreadable(e.to_string()))?;
+    if info.format != FORMAT {
+        return Err(Error::Invalid(format!("lake.json has format {}, this version reads {FORMAT}", info.format)));
+    }
+    Ok(info)
+}
+
+async fn open_catalog(store: &Store, context: &Context) -> Result<Manifest<CatalogState>> {
+    let scoped = store.scoped("catalog");
+    let Context { author, components, .. } = context;
+    match Manifest::open_with(scoped.clone(), components.clone()).await {
+        Err(ManifestError::NotFound { .. }) => {}
+        opened => return Ok(opened?),
+    }
+    match Manifest::create_with(scoped.clone(), CatalogState::default(), author, components.clone()).await {
+        Err(ManifestError::Conflict { .. }) => Ok(Manifest::open_with(scoped, components.clone()).await?),
+        created => Ok(created?),
+    }
+}
+
+/// Creates the spool and removes what a killed process left in it.
+fn prepare_spool(spool: &std::path::Path) -> Result<()> {
+    let failed = |e: std::io::Error| Error::Unavailable(format!("spool {}: {e}", spool.display()));
+    if spool.exists() {
+        std::fs::remove_dir_all(spool).map_err(failed)?;
+    }
+    std::fs::create_dir_all(spool).map_err(failed)
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        let bytes = name.len();
+        return Err(Error::Invalid(format!("collection name has {bytes} bytes, allowed are 1 to {NAME_BYTES_MAX}")));
+    }
+    Ok(())
+}
+
+fn check_schema(schema: &Schema) -> Result<()> {
+    let Schema { dim, metric, format } = schema;
+    if *dim == 0 || *dim > DIM_MAX {
+        return Err(Error::Invalid(format!("dim is {dim}, allowed are 1 to {DIM_MAX}")));
+    }
+    if vexlake_distance::Metric::parse(metric).is_none() {
+        return Err(Error::Invalid(format!("metric is {metric:?}, allowed are cosine, l2, ip and l1")));
+    }
+    if Format::parse(format).is_none() {
+        return Err(Error::Invalid(format!("format is {format:?}, allowed are f32, protobuf and json")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

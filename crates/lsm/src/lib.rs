@@ -1,0 +1,50 @@
+//! The engine: records in, segments out, searches over both.
+//!
+//! ```text
+//! record ─▶ append ─▶ feed (memtables) ─▶ flush ─▶ segment + commit ─▶ snapshot
+//!                        └──────────── search / get over snapshot ∪ feed ──┘
+//!                                   compact · gc · verify work on the chain
+//! ```
+//! - [`record`]: formats of the log's records, judged and decoded.
+//! - [`Feed`]: everything newer than the snapshot, one code for ingest and query.
+//! - [`Incarnation`]: one physical life of a collection: append, flush, search, merge, collect.
+//! - [`Lake`]: the catalog of names over the incarnations.
+//! - [`IncarnationState`] / [`Delta`]: what a commit may say, and when it is refused.
+//!
+//! Reads no environment and no clock but those it is given.
+
+pub mod append;
+mod catalog;
+mod compact;
+mod describe;
+mod error;
+mod feed;
+mod flush;
+mod gc;
+mod incarnation;
+mod lake;
+mod memtable;
+pub mod record;
+mod search;
+mod shadow;
+mod snapshot;
+mod state;
+mod string_map;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+pub use catalog::{CatalogState, Mapping};
+pub use compact::{MergeOptions, Merged, Policy, Progress, Spec, plan_compaction};
+pub use error::{Error, ErrorKind, Result};
+pub use feed::{Feed, View};
+pub use flush::Flushed;
+pub use gc::{Collected, GcOptions};
+pub use incarnation::{Context, Incarnation, Pools};
+pub use lake::{FORMAT, Lake, LakeInfo, LakeOptions, NewSource};
+pub use search::{Answers, Got, Hit, K_MAX, Scope, Search, Want};
+pub use snapshot::Snapshot;
+pub use state::{Checkpoint, Delta, Fingerprint, IncarnationState, Ledger, Schema, Source};
+pub use verify::{Report, Verification};

@@ -1,0 +1,158 @@
+//! Model against reality: random histories of one incarnation with a writer, a reader
+//! that follows at random times, merges, garbage collection and reopening, compared
+//! with the pure function of the log that the engine promises to be.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use vexlake_distance::Metric;
+
+use crate::testing::*;
+use crate::{GcOptions, Incarnation, Scope};
+
+const PARTITIONS: u32 = 3;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Produce { key: usize, partition: u32, lag: i64, change: usize, number: u64 },
+    Deliver { to: Who, partition: u32, count: u64, again: u64 },
+    Flush,
+    Seal(Who),
+    MergePlanned,
+    MergeAll,
+    Collect,
+    Pin,
+    Unpin,
+    Reopen(Who),
+    Follow,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Who {
+    Writer,
+    Reader,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let who = prop_oneof![Just(Who::Writer), Just(Who::Reader)];
+    let partition = 0..PARTITIONS;
+    prop_oneof![
+        20 => (0usize..7, partition.clone(), 0i64..6, 0usize..10, 0u64..5).prop_map(
+            |(key, partition, lag, change, number)| Step::Produce { key, partition, lag, change, number }
+        ),
+        10 => (who.clone(), partition, 1u64..6, 0u64..3)
+            .prop_map(|(to, partition, count, again)| Step::Deliver { to, partition, count, again }),
+        5 => Just(Step::Flush),
+        2 => who.clone().prop_map(Step::Seal),
+        2 => Just(Step::MergePlanned),
+        1 => Just(Step::MergeAll),
+        1 => Just(Step::Collect),
+        1 => Just(Step::Pin),
+        1 => Just(Step::Unpin),
+        1 => who.prop_map(Step::Reopen),
+        3 => Just(Step::Follow),
+    ]
+}
+
+/// Keys 0–3 live in one partition each and know every operation; keys 4–6 roam between
+/// partitions and are only upserted and deleted, since a patch across partitions is
+/// judged by arrival.
+fn produce(log: &mut Log, now: i64, step: &Step) {
+    let Step::Produce { key, partition, lag, change, number } = *step else { return };
+    let roams = key >= 4;
+    let partition = if roams { partition } else { key as u32 % PARTITIONS };
+    let vector = [number as f32 - 2.0, (number % 2) as f32, 1.0];
+    let attrs = Some(format!("{{\"n\":{number}}}"));
+    let change = match change {
+        0..=3 => Change::Upsert(vector, attrs.filter(|_| number % 2 == 0)),
+        4 => Change::Upsert([0.0; 3], attrs),
+        5 => Change::Delete,
+        6 if !roams => Change::SetVector(vector),
+        7 if !roams => Change::SetAttrs(attrs.unwrap_or_default()),
+        8 if !roams => Change::SetAttrs(String::new()),
+        9 if number == 0 => Change::Gap,
+        9 => Change::Bad,
+        _ => Change::Delete,
+    };
+    log.put(partition, &format!("k{key}"), now - lag, change);
+}
+
+async fn play(metric: Metric, steps: Vec<Step>) {
+    let site = Site::new(metric, PARTITIONS).await;
+    let mut log = Log::default();
+    (0..PARTITIONS).for_each(|p| drop(log.put(p, "first", 0, Change::Gap)));
+    let mut writer = site.open("ingest").await;
+    let mut reader = site.open("query").await;
+    let mut pinned = Vec::new();
+    for (number, step) in steps.iter().enumerate() {
+        site.tick(3);
+        produce(&mut log, number as i64, step);
+        match step {
+            Step::Produce { .. } => {}
+            Step::Deliver { to, partition, count, again } => {
+                let to = if *to == Who::Writer { &writer } else { &reader };
+                let next = applied(to, *partition);
+                let end = (next + count).min(log.end(*partition)).max(next);
+                deliver(to, &log, *partition, next.saturating_sub(*again)..end).await.expect("appended");
+            }
+            Step::Flush => assert!(writer.flush().await.expect("flushed").lost.is_empty()),
+            Step::Seal(Who::Writer) => writer.feed.seal(0),
+            Step::Seal(Who::Reader) => reader.feed.seal(0),
+            Step::MergePlanned => {
+                for spec in writer.plan(&eager()) {
+                    merge(&writer, &spec).await.expect("merged");
+                }
+            }
+            Step::MergeAll => drop(merge(&reader, &spec_of(&reader, None)).await.expect("merged")),
+            Step::Collect => {
+                writer.collect_garbage(&GcOptions { grace_ms: 0, dry_run: false }).await.expect("collected");
+            }
+            Step::Pin => {
+                let version = writer.snapshot().version();
+                writer.pin(&format!("p{number}"), version).await.expect("pinned");
+                pinned.push((format!("p{number}"), version));
+            }
+            Step::Unpin => {
+                if let Some((name, version)) = pinned.pop() {
+                    writer.unpin(&name, version).await.expect("unpinned");
+                }
+            }
+            Step::Reopen(Who::Writer) => writer = site.open("ingest").await,
+            Step::Reopen(Who::Reader) => reader = site.open("query").await,
+            Step::Follow => drop(reader.follow().await.expect("followed")),
+        }
+        check(&writer, &log, metric).await;
+        check(&reader, &log, metric).await;
+        if let Some((_, version)) = pinned.first() {
+            check_version(&reader, &log, metric, *version).await;
+        }
+    }
+    for partition in 0..PARTITIONS {
+        catch_up(&writer, &log, partition).await;
+        catch_up(&reader, &log, partition).await;
+    }
+    writer.flush().await.expect("flushed");
+    check(&reader, &log, metric).await;
+    reader.follow().await.expect("followed");
+    check(&writer, &log, metric).await;
+    check(&reader, &log, metric).await;
+    verify(&writer, &log).await;
+}
+
+async fn check_version(handle: &Arc<Incarnation>, log: &Log, metric: Metric, version: u64) {
+    let then = handle.at(version).await.expect("a pinned version");
+    let ends = log.0.keys().map(|partition| (*partition, then.next(0, *partition))).collect();
+    check_scope(handle, log, metric, Scope::At(version), &ends).await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn should_show_what_the_log_says_after_any_history(
+        metric in prop::sample::select(Metric::ALL.to_vec()),
+        steps in prop::collection::vec(step(), 10..70),
+    ) {
+        run(play(metric, steps));
+    }
+}

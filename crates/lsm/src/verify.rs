@@ -1,0 +1,313 @@
+//! Verify: recount the ledger against the log.
+//!
+//! The services read every partition again from the incarnation's start to its
+//! checkpoint and hand the batches in; this file judges each record as ingest does
+//! and compares at the end:
+//! - (a) each partition's ledger sums to next − start, and its columns equal the recount;
+//! - (b) Σ kept − Σ dropped = entries in live segments;
+//! - (c) the newest accepted record of each key is its one live row, or its delete.
+//!
+//! Where the log's low mark has passed the start, only (a)'s sums and (b) can be
+//! checked, and the report says so. Memory: ~100 bytes a distinct key.
+//!
+//! A patch is judged by its own partition, as ingest judges it; a key that is written
+//! in several partitions makes that judgement depend on timing, so such patches are
+//! counted apart and excused from (c).
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+use vexlake_segment::{Position, key_hash};
+
+use crate::error::{Error, Result};
+use crate::incarnation::Incarnation;
+use crate::record::{self, Format, Op};
+use crate::snapshot::Snapshot;
+use crate::state::{Checkpoint, Ledger};
+
+/// Differences listed in a report: enough to start looking, small enough to read.
+const EXAMPLES_MAX: usize = 10;
+
+/// The newest accepted record of a key, by the recount.
+struct Newest {
+    position: Position,
+    deleted: bool,
+    /// Written in more than one partition, and patched.
+    timing_dependent: bool,
+}
+
+/// A recount under way.
+pub struct Verification {
+    snapshot: std::sync::Arc<Snapshot>,
+    keys: HashMap<String, Newest>,
+    counts: BTreeMap<(u32, u32), Recount>,
+}
+
+#[derive(Default)]
+struct Recount {
+    next: u64,
+    log_time: Option<i64>,
+    accepted: u64,
+    bad: u64,
+    from_start: bool,
+}
+
+/// One partition's line of the report.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PartitionReport {
+    /// Source id.
+    pub source: u32,
+    /// Partition.
+    pub partition: u32,
+    /// First offset of the incarnation.
+    pub start: u64,
+    /// Committed next offset.
+    pub next: u64,
+    /// The stored ledger.
+    pub ledger: Ledger,
+    /// Records accepted by the recount.
+    pub accepted: u64,
+    /// Records refused by the recount.
+    pub refused: u64,
+    /// Whether the log still had everything from the start.
+    pub recounted: bool,
+}
+
+/// The result of a verification.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Whether every check passed.
+    pub ok: bool,
+    /// Version verified.
+    pub version: u64,
+    /// Offsets covered by checkpoints.
+    pub offsets: u64,
+    /// Sum of all ledgers.
+    pub ledger: Ledger,
+    /// Entries dropped by merges.
+    pub dropped: u64,
+    /// Entries in live segments, shadowed ones included.
+    pub entries: u64,
+    /// Live rows.
+    pub live_rows: u64,
+    /// Distinct keys in the log, by the recount.
+    pub keys: u64,
+    /// Keys whose newest record is not where it must be.
+    pub missing: u64,
+    /// Live entries beyond one a key.
+    pub duplicated: u64,
+    /// Patches whose verdict depends on timing across partitions.
+    pub timing_dependent: u64,
+    /// Whether (c) could be checked.
+    pub recounted: bool,
+    /// Partitions.
+    pub partitions: Vec<PartitionReport>,
+    /// What failed, for people; the first few of each.
+    pub problems: Vec<String>,
+}
+
+impl Verification {
+    /// Begins a recount of the newest version.
+    ///
+    /// # Errors
+    /// Store and format errors.
+    pub async fn begin(incarnation: &Incarnation) -> Result<Self> {
+        let snapshot = incarnation.follow().await?;
+        Ok(Self { snapshot, keys: HashMap::new(), counts: BTreeMap::new() })
+    }
+
+    /// The stretches to read: (source, partition, checkpoint).
+    pub fn stretches(&self) -> Vec<(u32, u32, Checkpoint)> {
+        let state = self.snapshot.state();
+        let flat = |(source, partitions): (&u32, &BTreeMap<u32, Checkpoint>)| {
+            partitions.iter().map(|(partition, c)| (*source, *partition, *c)).collect::<Vec<_>>()
+        };
+        state.checkpoints.iter().flat_map(flat).collect()
+    }
+
+    /// Judges one batch, read in offset order.
+    ///
+    /// # Errors
+    /// `INVALID` for a batch of an unknown partition, or one that leaves a gap.
+    pub fn add(&mut self, source: u32, partition: u32, from: u64, to: u64, table: &[u8], buffers: &[&[u8]]) -> Result<()> {
+        let snapshot = self.snapshot.clone();
+        let state = snapshot.state();
+        let stored = state
+            .checkpoint(source, partition)
+            .ok_or_else(|| Error::Invalid(format!("source {source} has no partition {partition}")))?;
+        let count = self.counts.entry((source, partition)).or_insert_with(|| Recount {
+            next: from,
+            from_start: from <= stored.start,
+            ..Recount::default()
+        });
+        if from > count.next {
+            return Err(Error::Invalid(format!("partition {partition}: recount at {}, batch begins at {from}", count.next)));
+        }
+        let format = Format::parse(&state.schema.format)
+            .ok_or_else(|| Error::Invalid(format!("format {:?} is not known", state.schema.format)))?;
+        let mut floats = Vec::new();
+        for (offset, timestamp, raw) in record::entries(table, buffers).map_err(|e| Error::Invalid(e.to_string()))? {
+            let offset = offset as u64;
+            if offset < count.next || offset < stored.start || offset >= stored.next {
+                continue;
+            }
+            let log_time = count.log_time.map_or(timestamp, |before| before.max(timestamp));
+            count.log_time = Some(log_time);
+            floats.clear();
+            let Ok(record) = record::decode(&raw, format, state.schema.dim, &mut floats) else {
+                count.bad += 1;
+                continue;
+            };
+            let position = Position { source, log_time, partition, offset };
+            match judge(&mut self.keys, record.id, record.op, position, |a, b| state.order(a) > state.order(b)) {
+                true => count.accepted += 1,
+                false => count.bad += 1,
+            }
+        }
+        count.next = count.next.max(to);
+        Ok(())
+    }
+
+    /// Compares the recount with the lake.
+    pub fn finish(self) -> Report {
+        let state = self.snapshot.state();
+        let mut problems = Problems::default();
+        let mut partitions = Vec::new();
+        for (source, partition, stored) in self.stretches() {
+            let line = self.partition_report(source, partition, &stored, &mut problems);
+            partitions.push(line);
+        }
+        let recounted = partitions.iter().all(|p| p.recounted);
+        let (ledger, entries) = (state.ledger(), state.entries());
+        if ledger.kept != entries + state.dropped_entries {
+            let dropped = state.dropped_entries;
+            problems.add("ledger", format!("kept {} − dropped {dropped} is not the {entries} entries in segments", ledger.kept));
+        }
+        let (missing, timing_dependent) = if recounted { self.missing(&mut problems) } else { (0, 0) };
+        let live = self.live_entries();
+        let keys = self.keys.len() as u64;
+        let duplicated = if recounted { live.saturating_sub(keys) } else { 0 };
+        if duplicated > 0 {
+            problems.add("duplicated", format!("{live} live entries for {keys} keys"));
+        }
+        Report {
+            ok: problems.count == 0,
+            version: self.snapshot.version(),
+            offsets: partitions.iter().map(|p| p.next - p.start).sum(),
+            ledger,
+            dropped: state.dropped_entries,
+            entries,
+            live_rows: self.snapshot.live_rows,
+            keys,
+            missing,
+            duplicated,
+            timing_dependent,
+            recounted,
+            partitions,
+            problems: problems.lines,
+        }
+    }
+
+    fn live_entries(&self) -> u64 {
+        self.snapshot.segments.values().map(|v| u64::from(v.reader.entries()) - v.shadow.len()).sum()
+    }
+
+    fn partition_report(
+        &self,
+        source: u32,
+        partition: u32,
+        stored: &Checkpoint,
+        problems: &mut Problems,
+    ) -> PartitionReport {
+        let ledger = stored.ledger;
+        let name = format!("source {source} partition {partition}");
+        if ledger.total() != stored.next - stored.start {
+            let offsets = stored.next - stored.start;
+            problems.add("ledger", format!("{name}: the ledger sums to {}, offsets {offsets}", ledger.total()));
+        }
+        let empty = Recount { next: stored.start, from_start: stored.next == stored.start, ..Recount::default() };
+        let count = self.counts.get(&(source, partition)).unwrap_or(&empty);
+        let recounted = count.from_start && count.next >= stored.next;
+        if recounted && (count.accepted != ledger.kept + ledger.superseded || count.bad != ledger.dead_lettered) {
+            let (accepted, bad) = (count.accepted, count.bad);
+            problems.add("ledger", format!("{name}: recounted {accepted} accepted and {bad} refused, stored {ledger:?}"));
+        }
+        let Checkpoint { start, next, .. } = *stored;
+        let (accepted, refused) = (count.accepted, count.bad);
+        PartitionReport { source, partition, start, next, ledger, accepted, refused, recounted }
+    }
+
+    fn missing(&self, problems: &mut Problems) -> (u64, u64) {
+        let (mut missing, mut timing_dependent) = (0, 0);
+        for (id, newest) in &self.keys {
+            let found = self.snapshot.locate(key_hash(id), id);
+            let same = |l: &crate::snapshot::Location| {
+                let (a, b) = (&l.position, &newest.position);
+                (a.source, a.partition, a.offset, l.deleted) == (b.source, b.partition, b.offset, newest.deleted)
+            };
+            if found.as_ref().is_some_and(same) {
+                continue;
+            }
+            if newest.timing_dependent {
+                timing_dependent += 1;
+                continue;
+            }
+            missing += 1;
+            let Position { partition, offset, .. } = newest.position;
+            let at = found.map(|l| (l.position.partition, l.position.offset, l.deleted));
+            problems.add("missing", format!("key {id:?}: newest at {partition}:{offset}, deleted {}; lake has {at:?}", newest.deleted));
+        }
+        (missing, timing_dependent)
+    }
+}
+
+/// Takes one valid record into the newest-of-key table; false when it is a patch
+/// without a record in its partition.
+fn judge(
+    keys: &mut HashMap<String, Newest>,
+    id: &str,
+    op: Op,
+    position: Position,
+    newer: impl Fn(&Position, &Position) -> bool,
+) -> bool {
+    let deleted = op == Op::Delete;
+    let Some(before) = keys.get_mut(id) else {
+        if op.is_patch() {
+            return false;
+        }
+        keys.insert(id.to_owned(), Newest { position, deleted, timing_dependent: false });
+        return true;
+    };
+    let same_partition =
+        (before.position.source, before.position.partition) == (position.source, position.partition);
+    if op.is_patch() {
+        before.timing_dependent |= !same_partition;
+        if before.deleted || !same_partition {
+            return false;
+        }
+    }
+    if newer(&position, &before.position) {
+        *before = Newest { position, deleted, timing_dependent: before.timing_dependent };
+    }
+    true
+}
+
+#[derive(Default)]
+struct Problems {
+    count: u64,
+    by_kind: HashMap<&'static str, usize>,
+    lines: Vec<String>,
+}
+
+impl Problems {
+    fn add(&mut self, kind: &'static str, line: String) {
+        self.count += 1;
+        let listed = self.by_kind.entry(kind).or_default();
+        *listed += 1;
+        if *listed <= EXAMPLES_MAX {
+            self.lines.push(format!("{kind}: {line}"));
+        }
+    }
+}

@@ -1,0 +1,206 @@
+/** The Rust core. Control crosses as JSON text, vectors and records as bytes. */
+
+export type ErrorCode =
+  | "INVALID"
+  | "NOT_FOUND"
+  | "CONFLICT"
+  | "FENCED"
+  | "UNAVAILABLE"
+  | "CORRUPT"
+  | "INTERNAL";
+
+export declare class CoreError extends Error {
+  code: ErrorCode;
+  fields: Record<string, unknown>;
+}
+
+export interface StoreOptions {
+  /** A directory, or s3://bucket/prefix. */
+  url: string;
+  endpoint?: string;
+  region?: string;
+  pathStyle?: boolean;
+  accessKey?: string;
+  secretKey?: string;
+  sessionToken?: string;
+}
+
+export interface OpenOptions {
+  store: StoreOptions;
+  /** ingest, query, compactor, up or cli: written into each commit. */
+  role: string;
+  instance: string;
+  /** Local directory for segments under construction; emptied at open. */
+  spoolDir: string;
+  cacheBytes?: number;
+  /** `<point>:<n>`: SIGKILL this process the n-th time it passes the point. */
+  crashAt?: string;
+  searchThreads?: number;
+}
+
+export interface SourceOptions {
+  kind: "kafka" | "local";
+  cluster: string;
+  topic: string;
+  /** First offset by partition, as decimal digits. */
+  starts: Record<string, string>;
+}
+
+export type AlterCommand =
+  | {
+      op: "create";
+      db: number;
+      name: string;
+      dim: number;
+      metric: string;
+      format: string;
+      source: SourceOptions;
+    }
+  | { op: "drop"; db: number; name: string }
+  | { op: "clear"; db: number; name: string; source: SourceOptions }
+  | { op: "replay-start"; db: number; name: string; source: SourceOptions }
+  | { op: "replay-retire"; db: number; name: string; incarnation: string }
+  | { op: "promote"; db: number; name: string; incarnation?: string }
+  | { op: "rollback"; db: number; name: string }
+  | { op: "pin" | "unpin"; incarnation: string; name: string; version: number }
+  | { op: "seal"; incarnation: string; bytesMin?: number }
+  | { op: "cancel"; job: string };
+
+export type DescribeRequest =
+  | { what: "lake" | "collections" }
+  | { what: "incarnation" | "segments" | "files"; incarnation: string }
+  | { what: "commits"; incarnation: string; limit: number };
+
+/** One partition's next stretch of the log: `[from, to)`, records in `table` (schemas/records.md). */
+export interface AppendBatch {
+  incarnation: string;
+  source: number;
+  partition: number;
+  from: bigint;
+  to: bigint;
+  buffers: Uint8Array[];
+  table: Uint8Array;
+  /** Format of records without a vexlake-format header; the collection's by default. */
+  format?: "f32" | "protobuf" | "json";
+  /** `fail` stops before the first bad record; every other value passes it and reports it. */
+  badRecord?: "dlq" | "skip" | "fail";
+}
+
+export interface AppendResult {
+  next: bigint;
+  accepted: number;
+  notRecords: number;
+  memtableBytes: number;
+  bad: { offset: bigint; reason: string; message: string }[];
+  acks: { write: string; offset: bigint; existed: boolean; accepted: boolean; message?: string }[];
+  failedAt?: bigint;
+}
+
+export interface FlushResult {
+  version: number;
+  commits: number;
+  segments: string[];
+  rows: number;
+  deletes: number;
+  bytes: number;
+  /** Held in memory afterwards. */
+  memtableBytes: number;
+  ranges: { source: number; partition: number; from: string; to: string }[];
+  /** Partitions that another process has committed beyond us: claim them again from `next`. */
+  lost: { source: number; partition: number; next: string }[];
+}
+
+export type VectorArgument =
+  | { kind: "f32" | "text"; bytes: Uint8Array }
+  | { kind: "values"; frame: Uint8Array; spans: Uint32Array }
+  | { kind: "element"; id: Uint8Array };
+
+export interface SearchRequest {
+  /** The incarnation. */
+  collection: string;
+  vector: VectorArgument;
+  /** 1 to 10,000; 0 only checks the vector. */
+  k: number;
+  scope: "fresh" | "snapshot" | "at";
+  version?: bigint;
+  withAttrs: boolean;
+  scoreMin?: number;
+}
+
+/** Packed: id i is `ids[idEnds[i - 1] ?? 0 .. idEnds[i]]`; attributes likewise, empty = none. */
+export interface SearchReply {
+  ids: Uint8Array;
+  idEnds: Uint32Array;
+  scores: Float64Array;
+  distances: Float64Array;
+  attrs?: Uint8Array;
+  attrEnds?: Uint32Array;
+  version: bigint;
+  rowsScanned: number;
+  error?: { code: ErrorCode; message: string };
+}
+
+export interface GetRequest {
+  incarnation: string;
+  ids: Uint8Array[];
+  want: "text" | "values" | "raw" | "attrs" | "exists";
+  scope: "fresh" | "snapshot" | "at";
+  version?: bigint;
+}
+
+/** Packed like SearchReply; `present` is 0 = absent, 1 = a record, 2 = a record with attributes (want attrs). */
+export interface GetReply {
+  bytes: Uint8Array;
+  ends: Uint32Array;
+  present: Uint8Array;
+  partitions: Uint32Array;
+  offsets: bigint[];
+}
+
+export interface VerifyStep {
+  step: "begin" | "add" | "finish";
+  session: string;
+  incarnation?: string;
+  source?: number;
+  partition?: number;
+  from?: bigint;
+  to?: bigint;
+  buffers?: Uint8Array[];
+  table?: Uint8Array;
+}
+
+export declare class Lake {
+  private constructor(native: unknown);
+  static open(options: OpenOptions): Promise<Lake>;
+  /** Kernels and build of this machine, as JSON. `panic` panics on purpose: a test's. */
+  static doctor(panic?: boolean): string;
+  /** Changes what names mean; answers JSON. */
+  alter(command: AlterCommand): Promise<string>;
+  /** Appends one stretch of one partition. CONFLICT = the stretch begins beyond the next offset. */
+  append(batch: AppendBatch): Promise<AppendResult>;
+  /** Builds and commits what is sealed (alter seal); rebases on lost races. Appends go on meanwhile. */
+  flush(incarnation: string): Promise<FlushResult>;
+  /** Follows the chain; null = the catalog. Answers the incarnation's description as JSON. */
+  refresh(incarnation: string | null): Promise<string>;
+  /** One call per group of pipelined requests; each answer stands alone. */
+  search(requests: SearchRequest[]): Promise<SearchReply[]>;
+  get(request: GetRequest): Promise<GetReply>;
+  /** JSON, or an Arrow IPC stream for segments and commits. */
+  describe(what: DescribeRequest): Promise<string | Uint8Array>;
+  /** Merges due, as JSON CompactionSpec[]; `policy` is JSON. */
+  plan(incarnation: string, policy?: string): Promise<string>;
+  /** Runs one merge; answers its outcome as JSON. Cancel with alter({op: "cancel", job}). */
+  run(
+    spec: string,
+    onProgress: ((progress: string) => void) | undefined,
+    job: string,
+    options?: string,
+  ): Promise<string>;
+  /** One incarnation's garbage, or with null the incarnations that are leaving; JSON. */
+  gc(incarnation: string | null, options?: string): Promise<string>;
+  /** One step of a recount of the ledger against the log; `finish` answers the report as JSON. */
+  verify(step: VerifyStep): Promise<string>;
+  /** Counters of cache and store as JSON. */
+  metrics(): string;
+  close(): Promise<void>;
+}

@@ -1,0 +1,192 @@
+//! Search: a group of requests in, packed answers out.
+//!
+//! Requests for the same incarnation and scope are answered on one view with one
+//! pass over the blocks. Ids and attributes come back as one buffer each with end
+//! offsets, so that the RESP encoder copies slices and no string is made.
+
+use std::collections::BTreeMap;
+
+use napi::bindgen_prelude::{BigInt, Float64Array, Uint8Array, Uint32Array};
+use napi_derive::napi;
+use vexlake_lsm::record::{parse_vector_text, parse_vector_values};
+use vexlake_lsm::{Hit, Scope, Search};
+
+use crate::Lake;
+use crate::append::offset;
+use crate::error::{Failure, Result, invalid};
+
+#[napi(object)]
+pub struct VectorArgument {
+    /// `f32`, `text`, `values` or `element`.
+    pub kind: String,
+    /// f32: little-endian floats; text: `[0.1, …]`.
+    pub bytes: Option<Uint8Array>,
+    /// values: the frame, and pairs of (start, length) into it.
+    pub frame: Option<Uint8Array>,
+    pub spans: Option<Uint32Array>,
+    /// element: its key.
+    pub id: Option<Uint8Array>,
+}
+
+#[napi(object)]
+pub struct SearchRequest {
+    /// The incarnation.
+    pub collection: String,
+    pub vector: VectorArgument,
+    pub k: u32,
+    /// `fresh`, `snapshot` or `at`.
+    pub scope: String,
+    pub version: Option<BigInt>,
+    pub with_attrs: bool,
+    pub score_min: Option<f64>,
+}
+
+#[napi(object)]
+pub struct ReplyError {
+    pub code: String,
+    pub message: String,
+}
+
+#[napi(object)]
+pub struct SearchReply {
+    pub ids: Uint8Array,
+    pub id_ends: Uint32Array,
+    pub scores: Float64Array,
+    pub distances: Float64Array,
+    pub attrs: Option<Uint8Array>,
+    pub attr_ends: Option<Uint32Array>,
+    pub version: BigInt,
+    pub rows_scanned: f64,
+    pub error: Option<ReplyError>,
+}
+
+/// Reads a scope word.
+pub fn scope(word: &str, version: Option<&BigInt>) -> Result<Scope> {
+    match (word, version) {
+        ("fresh", _) => Ok(Scope::Fresh),
+        ("snapshot", _) => Ok(Scope::Snapshot),
+        ("at", Some(version)) => Ok(Scope::At(offset("version", version)?)),
+        _ => Err(invalid(format!("scope is {word:?}, allowed are fresh, snapshot, and at with a version"))),
+    }
+}
+
+impl Lake {
+    pub(crate) async fn search_all(&self, requests: Vec<SearchRequest>) -> Vec<SearchReply> {
+        let mut replies: Vec<Option<SearchReply>> = requests.iter().map(|_| None).collect();
+        let mut groups: BTreeMap<(String, String, u64), Vec<(usize, Search)>> = BTreeMap::new();
+        for (index, request) in requests.iter().enumerate() {
+            match self.prepare(request).await {
+                // k = 0 asks only whether the vector is acceptable.
+                Ok(_) if request.k == 0 => replies[index] = Some(pack(&[], false, 0, 0)),
+                Ok((version, search)) => {
+                    let group = (request.collection.clone(), request.scope.clone(), version);
+                    groups.entry(group).or_default().push((index, search));
+                }
+                Err(failure) => replies[index] = Some(refused(&failure)),
+            }
+        }
+        for ((collection, word, version), members) in groups {
+            let (indexes, searches): (Vec<usize>, Vec<Search>) = members.into_iter().unzip();
+            let answered = self.answer(&collection, &word, version, &searches).await;
+            for (position, index) in indexes.into_iter().enumerate() {
+                replies[index] = Some(match &answered {
+                    Ok(answers) => {
+                        let with_attrs = searches[position].with_attrs;
+                        pack(&answers.hits[position], with_attrs, answers.version, answers.rows_scanned)
+                    }
+                    Err(failure) => refused(failure),
+                });
+            }
+        }
+        replies.into_iter().flatten().collect()
+    }
+
+    async fn answer(
+        &self,
+        collection: &str,
+        word: &str,
+        version: u64,
+        searches: &[Search],
+    ) -> Result<vexlake_lsm::Answers> {
+        let scope = scope(word, Some(&BigInt::from(version)))?;
+        Ok(self.incarnation(collection).await?.search(searches, scope).await?)
+    }
+
+    /// One request as the engine takes it. Checked alone, so that a bad request
+    /// cannot spoil the group it was pipelined with.
+    async fn prepare(&self, request: &SearchRequest) -> Result<(u64, Search)> {
+        let version = match &request.version {
+            Some(version) => offset("version", version)?,
+            None => 0,
+        };
+        let incarnation = self.incarnation(&request.collection).await?;
+        let VectorArgument { kind, bytes, frame, spans, id } = &request.vector;
+        let missing = |field: &str| invalid(format!("vector of kind {kind:?} needs {field}"));
+        let vector = match kind.as_str() {
+            "f32" => {
+                let (floats, rest) = bytes.as_ref().ok_or_else(|| missing("bytes"))?.as_chunks::<4>();
+                if !rest.is_empty() {
+                    let length = 4 * floats.len() + rest.len();
+                    return Err(invalid(format!("vector has {length} bytes, not a multiple of 4")));
+                }
+                Ok(floats.iter().map(|float| f32::from_le_bytes(*float)).collect())
+            }
+            "text" => {
+                let bytes = bytes.as_ref().ok_or_else(|| missing("bytes"))?;
+                let text = std::str::from_utf8(bytes).map_err(|e| invalid(format!("vector is not UTF-8: {e}")))?;
+                parse_vector_text(text)
+            }
+            "values" => {
+                let frame = frame.as_ref().ok_or_else(|| missing("frame"))?;
+                parse_vector_values(frame, spans.as_ref().ok_or_else(|| missing("spans"))?.as_ref())
+            }
+            "element" => {
+                let id = id.as_ref().ok_or_else(|| missing("id"))?;
+                let id = std::str::from_utf8(id).map_err(|e| invalid(format!("element is not UTF-8: {e}")))?;
+                Ok(incarnation.vector_of(id).await?)
+            }
+            other => {
+                return Err(invalid(format!("vector kind is {other:?}, allowed are f32, text, values, element")));
+            }
+        };
+        let search = Search {
+            vector: vector.map_err(|e| invalid(e.to_string()))?,
+            k: (request.k as usize).max(1),
+            score_min: request.score_min.map(|score| score as f32),
+            with_attrs: request.with_attrs,
+        };
+        incarnation.check(&search)?;
+        Ok((version, search))
+    }
+}
+
+fn pack(hits: &[Hit], with_attrs: bool, version: u64, rows_scanned: u64) -> SearchReply {
+    let (mut ids, mut id_ends) = (Vec::new(), Vec::with_capacity(hits.len()));
+    let (mut attrs, mut attr_ends) = (Vec::new(), Vec::new());
+    for hit in hits {
+        ids.extend_from_slice(hit.id.as_bytes());
+        id_ends.push(ids.len() as u32);
+        if with_attrs {
+            attrs.extend_from_slice(hit.attrs.as_deref().unwrap_or_default().as_bytes());
+            attr_ends.push(attrs.len() as u32);
+        }
+    }
+    let scores: Vec<f64> = hits.iter().map(|hit| f64::from(hit.score)).collect();
+    let distances: Vec<f64> = hits.iter().map(|hit| f64::from(hit.distance)).collect();
+    SearchReply {
+        ids: ids.into(),
+        id_ends: id_ends.into(),
+        scores: scores.into(),
+        distances: distances.into(),
+        attrs: with_attrs.then(|| attrs.into()),
+        attr_ends: with_attrs.then(|| attr_ends.into()),
+        version: version.into(),
+        rows_scanned: rows_scanned as f64,
+        error: None,
+    }
+}
+
+fn refused(failure: &Failure) -> SearchReply {
+    let error = ReplyError { code: failure.code.to_owned(), message: failure.message.clone() };
+    SearchReply { error: Some(error), ..pack(&[], false, 0, 0) }
+}

@@ -1,0 +1,153 @@
+//! Background work: flush, follow, merge, collect, verify; and what they count.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use napi::bindgen_prelude::{BigInt, Uint8Array};
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
+use napi_derive::napi;
+use serde_json::{Value, json};
+use vexlake_lsm::{MergeOptions, Progress, Spec, Verification};
+
+use crate::Lake;
+use crate::append::offset;
+use crate::error::{Result, invalid, json, parse};
+
+pub type ProgressCallback = ThreadsafeFunction<String, (), String, napi::Status, false, true>;
+
+/// One step of a recount: begin, then add batches, then finish.
+#[napi(object)]
+pub struct VerifyStep {
+    /// `begin`, `add` or `finish`.
+    pub step: String,
+    /// Name of the recount, chosen by the caller.
+    pub session: String,
+    pub incarnation: Option<String>,
+    pub source: Option<u32>,
+    pub partition: Option<u32>,
+    pub from: Option<BigInt>,
+    pub to: Option<BigInt>,
+    pub buffers: Option<Vec<Uint8Array>>,
+    pub table: Option<Uint8Array>,
+}
+
+impl Lake {
+    pub(crate) async fn flush_incarnation(&self, id: &str) -> Result<String> {
+        let incarnation = self.incarnation(id).await?;
+        let flushed = incarnation.flush_sealed().await?;
+        let memtable_bytes = incarnation.feed.read(vexlake_lsm::View::bytes);
+        let segments: Vec<String> = flushed.segments.iter().map(ToString::to_string).collect();
+        let ranges: Vec<Value> = flushed
+            .ranges
+            .iter()
+            .map(|r| json!({"source": r.source, "partition": r.partition, "from": r.from.to_string(), "to": r.to.to_string()}))
+            .collect();
+        let lost: Vec<Value> = flushed
+            .lost
+            .iter()
+            .map(|(source, partition, next)| {
+                json!({"source": source, "partition": partition, "next": next.to_string()})
+            })
+            .collect();
+        Ok(json!({
+            "version": flushed.version, "commits": flushed.commits, "segments": segments, "rows": flushed.rows,
+            "deletes": flushed.deletes, "bytes": flushed.bytes, "memtableBytes": memtable_bytes, "ranges": ranges, "lost": lost,
+        })
+        .to_string())
+    }
+
+    pub(crate) async fn refresh_view(&self, id: Option<&str>) -> Result<String> {
+        let Some(id) = id else {
+            let head = self.lake.catalog.refresh().await.map_err(vexlake_lsm::Error::from)?;
+            return Ok(json!({"version": head.version}).to_string());
+        };
+        let incarnation = self.incarnation(id).await?;
+        incarnation.follow().await?;
+        json(&incarnation.info())
+    }
+
+    pub(crate) async fn run_merge(
+        &self,
+        spec: &str,
+        options: &str,
+        job: &str,
+        progress: ProgressCallback,
+    ) -> Result<String> {
+        let spec: Spec = parse("spec", spec)?;
+        let options: MergeOptions = parse("options", options)?;
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let report = move |now: Progress| {
+            if let Ok(text) = serde_json::to_string(&now) {
+                progress.call(text, ThreadsafeFunctionCallMode::NonBlocking);
+            }
+        };
+        let incarnation = self.incarnation(&spec.incarnation.to_string()).await?;
+        self.jobs.lock().insert(job.to_owned(), cancelled.clone());
+        let merged = incarnation.merge(&spec, &options, &cancelled, &report).await;
+        self.jobs.lock().remove(job);
+        json(&merged?)
+    }
+
+    pub(crate) async fn collect(&self, id: Option<&str>, options: &str) -> Result<String> {
+        match id {
+            None => {
+                let left = self.lake.finish_leaving().await?;
+                let left: Vec<String> = left.iter().map(ToString::to_string).collect();
+                Ok(json!({"left": left}).to_string())
+            }
+            Some(id) => {
+                let options = parse("gc", options)?;
+                json(&self.incarnation(id).await?.collect_garbage(&options).await?)
+            }
+        }
+    }
+
+    pub(crate) async fn verify_step(&self, step: VerifyStep) -> Result<String> {
+        let missing = |field: &str| invalid(format!("verify {} needs {field}", step.step));
+        match step.step.as_str() {
+            "begin" => {
+                let id = step.incarnation.as_deref().ok_or_else(|| missing("incarnation"))?;
+                let verification = Verification::begin(&*self.incarnation(id).await?).await?;
+                let stretches: Vec<Value> = verification
+                    .stretches()
+                    .iter()
+                    .map(|(source, partition, c)| {
+                        let (start, next) = (c.start.to_string(), c.next.to_string());
+                        json!({"source": source, "partition": partition, "start": start, "next": next})
+                    })
+                    .collect();
+                self.verifications.lock().insert(step.session, verification);
+                Ok(json!({"stretches": stretches}).to_string())
+            }
+            "add" => {
+                let table = step.table.as_ref().ok_or_else(|| missing("table"))?;
+                let buffers = step.buffers.as_ref().ok_or_else(|| missing("buffers"))?;
+                let buffers: Vec<&[u8]> = buffers.iter().map(AsRef::as_ref).collect();
+                let from = offset("from", step.from.as_ref().ok_or_else(|| missing("from"))?)?;
+                let to = offset("to", step.to.as_ref().ok_or_else(|| missing("to"))?)?;
+                let source = step.source.ok_or_else(|| missing("source"))?;
+                let partition = step.partition.ok_or_else(|| missing("partition"))?;
+                let mut verifications = self.verifications.lock();
+                let verification =
+                    verifications.get_mut(&step.session).ok_or_else(|| missing("a session that was begun"))?;
+                verification.add(source, partition, from, to, table.as_ref(), &buffers)?;
+                Ok("{}".to_owned())
+            }
+            "finish" => {
+                let found = self.verifications.lock().remove(&step.session);
+                json(&found.ok_or_else(|| missing("a session that was begun"))?.finish())
+            }
+            other => Err(invalid(format!("verify step is {other:?}, allowed are begin, add and finish"))),
+        }
+    }
+
+    pub(crate) fn metrics_now(&self) -> Value {
+        let cache = self.lake.cache().stats();
+        let usage = self.lake.store.usage();
+        let cache = json!({
+            "lookups": cache.lookups, "loads": cache.loads, "blocks": cache.blocks,
+            "bytes": cache.bytes, "bytesMax": cache.bytes_max,
+        });
+        json!({"cache": cache, "store": usage, "kernels": vexlake_distance::kernels().name})
+    }
+}

@@ -1,0 +1,55 @@
+/**
+ * search: asks the running lake, as any Redis client would. Text goes through the sample's embedder;
+ * `[0.1, …]` is taken as a vector.
+ */
+import { join } from "node:path";
+import { Redis } from "ioredis";
+import { EXIT } from "../../common/process/exit.ts";
+import { type Arguments, positional, whole } from "../args.ts";
+import { openContext, requireRunning } from "../context.ts";
+import { embedTexts } from "../embedder.ts";
+import { print, printJson } from "../output.ts";
+
+const COUNT = 5;
+/** Text of a passage shown on a terminal. */
+const SHOWN_CHARACTERS = 400;
+
+export async function run(args: Arguments): Promise<number> {
+  const name = positional(args, 0, "collection");
+  const query = positional(args, 1, "text or [vector]");
+  const context = await openContext(args, "cli");
+  const { resp } = requireRunning(context);
+  const vector = query.trimStart().startsWith("[")
+    ? valuesOf(query)
+    : ["FP32", (await embedTexts(join(context.dataDir, "sample", "model.bin"), [query]))[0] as Buffer];
+  const [host, port] = resp.split(":") as [string, string];
+  const redis = new Redis({ host, port: Number(port), db: whole(args, "db", 0, 15) ?? 0, maxRetriesPerRequest: 1 });
+  try {
+    const count = String(whole(args, "count", 1, 10_000) ?? COUNT);
+    const reply = (await redis.call("VSIM", name, ...vector, "COUNT", count, "WITHSCORES", "WITHATTRIBS")) as (string | null)[];
+    const hits = [];
+    for (let i = 0; i < reply.length; i += 3) {
+      const attrs = reply[i + 2] ? (JSON.parse(reply[i + 2] as string) as Record<string, unknown>) : null;
+      hits.push({ id: reply[i] as string, score: Number(reply[i + 1]), attrs });
+    }
+    if (context.json) printJson(hits);
+    else for (const hit of hits) printHit(hit);
+    return EXIT.ok;
+  } finally {
+    redis.disconnect();
+  }
+}
+
+/** `[a, b]` as VSIM's VALUES n a b: the components stay text. */
+function valuesOf(text: string): string[] {
+  const components = text.trim().replace(/^\[|\]$/g, "").split(",").map((part) => part.trim());
+  return ["VALUES", String(components.length), ...components];
+}
+
+function printHit({ id, score, attrs }: { id: string; score: number; attrs: Record<string, unknown> | null }): void {
+  const title = typeof attrs?.title === "string" ? ` · ${attrs.title}` : "";
+  print(`${score.toFixed(4)}  ${id}${title}`);
+  if (typeof attrs?.text !== "string") return;
+  const words = attrs.text.replaceAll(/\s+/g, " ");
+  print(`        ${words.length > SHOWN_CHARACTERS ? `${words.slice(0, SHOWN_CHARACTERS)}…` : words}`);
+}

@@ -1,0 +1,41 @@
+/** What the four long-running commands share: version, registry, waiting for the end. */
+import { readFileSync } from "node:fs";
+import type { Lake } from "@vexlake/core";
+import type { Registry } from "prom-client";
+import { createRegistry, exposeSnapshot } from "../common/process/metrics.ts";
+import type { Shutdown } from "../common/process/shutdown.ts";
+
+const manifest = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
+
+export const VERSION: string = (JSON.parse(manifest) as { version: string }).version;
+
+/** A registry with the process's defaults and the core's counters. */
+export function processRegistry(role: string, lake: Lake): Registry {
+  const registry = createRegistry(role);
+  exposeSnapshot(registry, () => flatten(JSON.parse(lake.metrics()) as Record<string, unknown>));
+  return registry;
+}
+
+/** {"cache": {"bytesMax": 1}} → {"cache_bytes_max": 1}: one level of metric names. */
+function flatten(snapshot: Record<string, unknown>): string {
+  const flat: Record<string, unknown> = {};
+  for (const [group, values] of Object.entries(snapshot)) {
+    if (typeof values !== "object" || values === null) continue;
+    for (const [key, value] of Object.entries(values)) {
+      flat[`${group}_${key.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}`] = value;
+    }
+  }
+  return JSON.stringify(flat);
+}
+
+/** Resolves with the exit code once a signal has closed everything. */
+export function untilStopped(shutdown: Shutdown): Promise<number> {
+  return new Promise((resolve) => {
+    const off = shutdown.onSignals((code) => {
+      off();
+      resolve(code);
+      // Sockets of clients that never hang up must not keep a closed process alive.
+      setImmediate(() => process.exit(code));
+    });
+  });
+}

@@ -1,0 +1,189 @@
+/**
+ * Collections as every service sees them: the core's description, typed, and the two things that need
+ * catalog and log together: creating a collection and choosing where its incarnation begins.
+ */
+import type { Lake, SourceOptions } from "@vexlake/core";
+import { z } from "zod";
+import type { LogSource } from "./log/source.ts";
+import { topicFor } from "./log/topic.ts";
+import { VexError, vexErrorFrom } from "./process/error.ts";
+
+const digits = z.string().regex(/^\d+$/);
+
+const ledger = z.object({ kept: digits, superseded: digits, dead_lettered: digits, not_records: digits });
+
+const partition = z.object({
+  source: z.number(),
+  partition: z.number(),
+  applied: digits,
+  checkpoint: z.object({
+    start: digits,
+    next: digits,
+    log_time: z.number(),
+    last: z.object({ offset: digits, timestamp: z.number(), crc32c: z.number() }).nullable(),
+    ledger,
+  }),
+});
+
+const source = z.object({
+  rank: z.number(),
+  epoch: z.number(),
+  kind: z.enum(["kafka", "local"]),
+  cluster: z.string(),
+  topic: z.string(),
+  starts: z.record(z.string(), digits),
+});
+
+const incarnation = z.object({
+  incarnation: z.string(),
+  schema: z.object({ dim: z.number(), metric: z.string(), format: z.enum(["f32", "protobuf", "json"]) }),
+  sources: z.record(z.string(), source),
+  version: z.number(),
+  versionWhenMs: z.number(),
+  records: z.number(),
+  committedRecords: z.number(),
+  segments: z.number(),
+  entries: z.number(),
+  bytes: z.number(),
+  feedBytes: z.number(),
+  ledger,
+  dropped: z.number(),
+  pins: z.record(z.string(), z.number()),
+  retainFrom: z.number(),
+  retired: z.boolean(),
+  partitions: z.array(partition),
+});
+
+const collection = z.object({
+  db: z.number(),
+  name: z.string(),
+  live: incarnation,
+  fed: z.array(incarnation),
+});
+
+export type Incarnation = z.infer<typeof incarnation>;
+export type Collection = z.infer<typeof collection>;
+export type PartitionState = z.infer<typeof partition>;
+
+type Describer = Pick<Lake, "describe">;
+
+export async function readCatalog(lake: Describer): Promise<Collection[]> {
+  return parseCore("collections", z.array(collection), await lake.describe({ what: "collections" }));
+}
+
+/** An incarnation as `refresh` or `describe` answer it. */
+export function parseIncarnation(answer: string | Uint8Array): Incarnation {
+  return parseCore("an incarnation", incarnation, answer);
+}
+
+export async function findCollection(lake: Describer, db: number, name: string): Promise<Collection> {
+  const all = await readCatalog(lake);
+  const found = all.find((one) => one.db === db && one.name === name);
+  if (found) return found;
+  const others = all.map((one) => `${one.db}/${one.name}`).join(", ") || "none";
+  throw new VexError("NOT_FOUND", `there is no collection ${db}/${name}; there are: ${others}`);
+}
+
+/** The source that new records of an incarnation come from: the one of the highest rank and epoch. */
+export function liveSource(of: Incarnation): { id: number; topic: string; kind: string; cluster: string } {
+  const sources = Object.entries(of.sources);
+  sources.sort(([, a], [, b]) => b.rank - a.rank || b.epoch - a.epoch);
+  const [id, { topic, kind, cluster }] = sources[0] as (typeof sources)[number];
+  return { id: Number(id), topic, kind, cluster };
+}
+
+/** Where an incarnation begins in each partition. */
+export type Beginning =
+  | { at: "earliest" | "latest" }
+  | { at: "time"; timeMs: number }
+  | { at: "offsets"; offsets: Map<number, bigint> };
+
+/** `earliest`, `latest`, an ISO time or epoch milliseconds, or `partition:offset,…`. */
+export function parseBeginning(text: string): Beginning {
+  if (text === "earliest" || text === "latest") return { at: text };
+  if (/^\d+:\d+(,\d+:\d+)*$/.test(text)) {
+    const pairs = text.split(",").map((pair) => pair.split(":") as [string, string]);
+    return { at: "offsets", offsets: new Map(pairs.map(([p, offset]) => [Number(p), BigInt(offset)])) };
+  }
+  const timeMs = /^\d{10,}$/.test(text) ? Number(text) : Date.parse(text);
+  if (Number.isNaN(timeMs)) {
+    throw new VexError("INVALID", `from is ${JSON.stringify(text)}, expected earliest, latest, a time or p:offset,…`);
+  }
+  return { at: "time", timeMs };
+}
+
+/** A topic as the source of a new incarnation. The topic exists. */
+export async function sourceFrom(log: LogSource, topic: string, from: Beginning): Promise<SourceOptions> {
+  const ranges = await log.ranges(topic);
+  if (ranges === null) throw new VexError("NOT_FOUND", `the log has no topic ${topic}`);
+  const times = from.at === "time" ? await log.offsetsAt(topic, from.timeMs) : [];
+  const starts: Record<string, string> = {};
+  for (const { partition, low, high } of ranges) {
+    let start = from.at === "latest" ? high : low;
+    if (from.at === "time") start = times.find((time) => time.partition === partition)?.offset ?? high;
+    if (from.at === "offsets") {
+      const wanted = from.offsets.get(partition) ?? low;
+      if (wanted < low || wanted > high) {
+        throw new VexError("INVALID", `offset ${wanted} of ${topic}/${partition} is outside of ${low} to ${high}`);
+      }
+      start = wanted;
+    }
+    starts[String(partition)] = start.toString();
+  }
+  return { kind: log.kind, cluster: await log.cluster(), topic, starts };
+}
+
+export interface NewCollection {
+  db: number;
+  name: string;
+  dim: number;
+  metric: string;
+  partitions: number;
+  format: string;
+  from: Beginning;
+  /** Absent: the collection's own, by name. */
+  topic?: string;
+}
+
+/** Creates topic and collection; CONFLICT when the name is taken. Answers the incarnation. */
+export async function createCollection(
+  lake: Pick<Lake, "alter">,
+  log: LogSource,
+  { partitions, from, topic = "", ...shape }: NewCollection,
+): Promise<string> {
+  const name = topic === "" ? topicFor(shape.db, shape.name) : topic;
+  await log.ensureTopic(name, partitions);
+  const source = await sourceFrom(log, name, from);
+  const answer = await lake.alter({ op: "create", ...shape, source });
+  return (JSON.parse(answer) as { incarnation: string }).incarnation;
+}
+
+/** As createCollection, but a collection that exists is left as it is. */
+export async function ensureCollection(lake: Lake, log: LogSource, wanted: NewCollection): Promise<void> {
+  try {
+    await findCollection(lake, wanted.db, wanted.name);
+  } catch (thrown) {
+    if (vexErrorFrom(thrown).code !== "NOT_FOUND") throw thrown;
+    try {
+      await createCollection(lake, log, wanted);
+    } catch (lost) {
+      // Somebody else was faster: theirs serves as well.
+      if (vexErrorFrom(lost).code !== "CONFLICT") throw lost;
+    }
+  }
+}
+
+/** A collection's source names another log than the running one: readable, but neither fed nor written. */
+export function foreignSource(of: Incarnation, log: { kind: string; cluster: string }): string | null {
+  const { topic, kind, cluster } = liveSource(of);
+  if (kind === log.kind && cluster === log.cluster) return null;
+  return `topic ${topic} lies on ${kind} ${cluster}, the running log is ${log.kind} ${log.cluster}`;
+}
+
+function parseCore<T>(what: string, schema: z.ZodType<T>, answer: string | Uint8Array): T {
+  if (typeof answer !== "string") throw new VexError("INTERNAL", `the core described ${what} as bytes`);
+  const parsed = schema.safeParse(JSON.parse(answer));
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0];
+  throw new VexError("INTERNAL", `the core's ${what}: ${issue?.path.join(".")}: ${issue?.message}`);
+}

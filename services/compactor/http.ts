@@ -1,0 +1,118 @@
+/**
+ * The handler behind /jobs, one for the compactor's own HTTP server and for `up`'s.
+ *
+ * | request                                    | answer                                              |
+ * |--------------------------------------------|-----------------------------------------------------|
+ * | GET  /jobs                                 | bull-board (BullMQ) or our page (in-process)        |
+ * | GET  /jobs/list.json                       | runner, plan, queue stats and jobs, for either      |
+ * | POST /jobs/plan                            | plans now; answers the plan's summary               |
+ * | POST /jobs/gc?dryRun=1&incarnation=…       | enqueues a sweep                                    |
+ * | POST /jobs/{pause,resume}?kind=…           | one queue, or both without a kind                   |
+ * | POST /jobs/cancel?id=…                     | aborts what runs here, removes what waits           |
+ *
+ * A browser's cross-site request is refused for everything but GET: there are no accounts, so the
+ * page a person happens to visit must not steer their lake. Forms are answered with a redirect.
+ */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { type GcPayload, JOB_KINDS, type JobKind } from "../../schemas/jobs.ts";
+import { JOB_STATES, type JobRunner } from "../common/jobs/runner.ts";
+import { VexError } from "../common/process/error.ts";
+import { type Handler, sendJson } from "../common/process/http.ts";
+import { JOBS_PATH, renderPage } from "./page.ts";
+import type { Planner, PlanSummary } from "./planner.ts";
+
+/** Rows of the page: what a person reads; `list.json?limit=` goes up to what is kept. */
+const PAGE_JOBS_MAX = 50;
+
+export interface JobsHttpDeps {
+  runner: JobRunner;
+  planner: Planner;
+  /** null: our own page. */
+  board: Handler | null;
+  gcPayload(options: { incarnation: string | null; dryRun: boolean }): GcPayload;
+}
+
+export function createJobsHandler(deps: JobsHttpDeps): Handler {
+  return async (request, response) => {
+    const url = new URL(request.url ?? "/", "http://localhost");
+    const action = url.pathname.slice(JOBS_PATH.length).replace(/^\/|\/$/g, "");
+    const reading = request.method === "GET" || request.method === "HEAD";
+    if (!reading) refuseCrossSite(request);
+    if (reading && action === "list.json") return sendJson(response, 200, await listing(deps));
+    if (request.method === "POST" && Object.hasOwn(ACTIONS, action)) {
+      const answer = await ACTIONS[action as keyof typeof ACTIONS](deps, url.searchParams);
+      return answerAction(request, response, answer);
+    }
+    if (deps.board !== null) return deps.board(request, response);
+    if (reading && action === "") return sendPage(deps, response);
+    throw new VexError("NOT_FOUND", `nothing at ${request.method} ${url.pathname}`);
+  };
+}
+
+const ACTIONS = {
+  plan: async ({ planner }: JobsHttpDeps): Promise<{ plan: PlanSummary | null }> => {
+    await planner.request();
+    return { plan: planner.last };
+  },
+  gc: async ({ runner, gcPayload }: JobsHttpDeps, query: URLSearchParams) => {
+    const incarnation = query.get("incarnation");
+    const dryRun = query.get("dryRun") === "1" || query.get("dryRun") === "true";
+    return runner.enqueue("gc", gcPayload({ incarnation, dryRun }), `gc-${incarnation ?? "all"}`);
+  },
+  pause: async ({ runner }: JobsHttpDeps, query: URLSearchParams) => {
+    const kinds = kindsOf(query);
+    for (const kind of kinds) await runner.pause(kind);
+    return { paused: kinds };
+  },
+  resume: async ({ runner }: JobsHttpDeps, query: URLSearchParams) => {
+    const kinds = kindsOf(query);
+    for (const kind of kinds) await runner.resume(kind);
+    return { resumed: kinds };
+  },
+  cancel: async ({ runner }: JobsHttpDeps, query: URLSearchParams) => {
+    const id = query.get("id") ?? "";
+    if (!(await runner.cancel(id))) throw new VexError("NOT_FOUND", `no job "${id}" runs here or waits`);
+    return { cancelled: id };
+  },
+};
+
+async function listing({ runner, planner }: JobsHttpDeps): Promise<object> {
+  const [stats, jobs] = await Promise.all([runner.stats(), runner.list(JOB_STATES)]);
+  return { runner: runner.kind, connected: runner.connected, plan: planner.last, queues: stats.queues, jobs };
+}
+
+async function sendPage({ runner, planner }: JobsHttpDeps, response: ServerResponse): Promise<void> {
+  const [stats, jobs] = await Promise.all([runner.stats(), runner.list(JOB_STATES, PAGE_JOBS_MAX)]);
+  const text = renderPage({ stats, jobs, plan: planner.last, nowMs: Date.now() });
+  response.writeHead(200, {
+    "content-type": "text/html; charset=utf-8",
+    "content-security-policy":
+      "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'",
+    "cache-control": "no-store",
+  });
+  response.end(text);
+}
+
+function answerAction(request: IncomingMessage, response: ServerResponse, answer: object): void {
+  if (request.headers.accept?.includes("text/html")) response.writeHead(303, { location: JOBS_PATH }).end();
+  else sendJson(response, 200, answer);
+}
+
+function refuseCrossSite(request: IncomingMessage): void {
+  const { origin, host } = request.headers;
+  const site = request.headers["sec-fetch-site"];
+  const foreign = site !== undefined && site !== "same-origin" && site !== "none";
+  if (foreign || (origin !== undefined && !sameHost(origin, host)))
+    throw new VexError("FENCED", "a request from another site may not steer jobs");
+}
+
+function sameHost(origin: string, host: string | undefined): boolean {
+  return URL.canParse(origin) && new URL(origin).host === host;
+}
+
+function kindsOf(query: URLSearchParams): JobKind[] {
+  const kind = query.get("kind");
+  if (kind === null) return JOB_KINDS;
+  if (JOB_KINDS.includes(kind as JobKind)) return [kind as JobKind];
+  throw new VexError("INVALID", `kind "${kind}" is none of ${JOB_KINDS.join(", ")}`);
+}

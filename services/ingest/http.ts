@@ -1,0 +1,62 @@
+/**
+ * What ingest answers over HTTP beside health and metrics: POST /api/v1/flush, /verify and /replay.
+ *
+ * Verify and replay need the log, and a local log belongs to this process, so they are served here;
+ * with Kafka the command line does the same work by itself.
+ */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Lake } from "@vexlake/core";
+import { findCollection, liveSource, parseBeginning, readCatalog, sourceFrom } from "../common/catalog.ts";
+import type { LogSource } from "../common/log/source.ts";
+import { VexError } from "../common/process/error.ts";
+import { type Handler, sendJson } from "../common/process/http.ts";
+import { type VerifyReport, verifyIncarnation } from "../common/verify.ts";
+import type { Ingest } from "./main.ts";
+
+/** Paths and handlers to mount. */
+export function ingestMounts(lake: Lake, log: LogSource, ingest: Ingest): { path: string; handler: Handler }[] {
+  const post =
+    (work: (query: URLSearchParams) => Promise<unknown>): Handler =>
+    async (request: IncomingMessage, response: ServerResponse) => {
+      if (request.method !== "POST") throw new VexError("INVALID", `method is ${request.method}, expected POST`);
+      sendJson(response, 200, await work(new URL(request.url ?? "/", "http://localhost").searchParams));
+    };
+  return [
+    { path: "/api/v1/flush", handler: post((query) => flush(lake, ingest, query)) },
+    { path: "/api/v1/verify", handler: post((query) => verify(lake, log, query)) },
+    { path: "/api/v1/replay", handler: post((query) => replay(lake, log, query)) },
+  ];
+}
+
+function collectionOf(query: URLSearchParams): { db: number; name: string } {
+  const name = query.get("collection");
+  if (name === null || name === "") throw new VexError("INVALID", "collection is missing");
+  return { db: Number(query.get("db") ?? 0), name };
+}
+
+async function flush(lake: Lake, ingest: Ingest, query: URLSearchParams): Promise<unknown> {
+  const { db, name } = collectionOf(query);
+  const { live } = await findCollection(lake, db, name);
+  return await ingest.flush(live.incarnation);
+}
+
+async function verify(lake: Lake, log: LogSource, query: URLSearchParams): Promise<Record<string, VerifyReport>> {
+  const names = query.getAll("collection");
+  const db = Number(query.get("db") ?? 0);
+  const all = await readCatalog(lake);
+  const reports: Record<string, VerifyReport> = {};
+  for (const name of names) await findCollection(lake, db, name);
+  for (const one of all) {
+    if (names.length > 0 && !(one.db === db && names.includes(one.name))) continue;
+    reports[`${one.db}/${one.name}`] = await verifyIncarnation(lake, log, one.live);
+  }
+  return reports;
+}
+
+async function replay(lake: Lake, log: LogSource, query: URLSearchParams): Promise<unknown> {
+  const { db, name } = collectionOf(query);
+  const from = parseBeginning(query.get("from") ?? "");
+  const { live } = await findCollection(lake, db, name);
+  const source = await sourceFrom(log, liveSource(live).topic, from);
+  return JSON.parse(await lake.alter({ op: "replay-start", db, name, source }));
+}

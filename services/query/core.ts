@@ -1,0 +1,97 @@
+/**
+ * What the query service uses of `@vexlake/core`: its search and get, and collections as views.
+ *
+ * Vectors never become JavaScript numbers: a request carries bytes (and, for VALUES, spans into the frame of the
+ * request), an answer carries bytes and ends.
+ */
+import type { Lake, SearchReply, SearchRequest, VectorArgument } from "@vexlake/core";
+import { type Incarnation, liveSource, readCatalog } from "../common/catalog.ts";
+
+export type {
+  AlterCommand,
+  DescribeRequest,
+  GetReply,
+  GetRequest,
+  SearchReply,
+  SearchRequest,
+  SourceOptions,
+  VectorArgument,
+} from "@vexlake/core";
+
+/** The part of the core that queries use; tests of this folder hand in their own. */
+export type QueryCore = Pick<Lake, "search" | "get" | "describe" | "alter" | "refresh">;
+
+/**
+ * `k` of a request that only asks whether its vector is acceptable for the collection (numbers, dimension, finite):
+ * writes check their vector so before they put it into the log. It scans nothing and finds nothing.
+ */
+export const CHECK_ONLY = 0;
+
+/** A request that checks a vector and does nothing else. */
+export function checkRequest(incarnation: string, vector: VectorArgument): SearchRequest {
+  return { collection: incarnation, vector, k: CHECK_ONLY, scope: "snapshot", withAttrs: false };
+}
+
+/** Element i of a packed list of bytes. */
+export function slice(bytes: Uint8Array, ends: Uint32Array, i: number): Uint8Array {
+  return bytes.subarray(i === 0 ? 0 : ends[i - 1], ends[i]);
+}
+
+const NONE = new Uint8Array(0);
+
+/** The attributes of result i; empty = none. */
+export function attributesOf(answer: SearchReply, i: number): Uint8Array {
+  return answer.attrs === undefined || answer.attrEnds === undefined
+    ? NONE
+    : slice(answer.attrs, answer.attrEnds, i);
+}
+
+/** A collection as it is served: its name, and the incarnation that answers under it now. */
+export interface CollectionView {
+  readonly db: number;
+  readonly name: string;
+  readonly incarnation: string;
+  readonly dim: number;
+  readonly metric: string;
+  readonly format: Incarnation["schema"]["format"];
+  /** where new records come from */
+  readonly source: Readonly<{ id: number; topic: string; kind: string; cluster: string }>;
+  readonly partitions: number;
+  readonly version: number;
+  readonly versionWhenMs: number;
+  /** live records, the tail included, when the view was made */
+  readonly records: number;
+  readonly segments: number;
+  /** of the segments */
+  readonly bytes: number;
+  /** of what is newer than the segments, in memory */
+  readonly tailBytes: number;
+  /** tag → version */
+  readonly pins: Readonly<Record<string, number>>;
+}
+
+export async function readCollections(core: Pick<QueryCore, "describe">): Promise<CollectionView[]> {
+  return (await readCatalog(core)).map(({ db, name, live }) => viewOf(db, name, live));
+}
+
+function viewOf(db: number, name: string, live: Incarnation): CollectionView {
+  const { id, topic, kind, cluster } = liveSource(live);
+  const own = live.partitions.filter((partition) => partition.source === id);
+  return Object.freeze({
+    db,
+    name,
+    incarnation: live.incarnation,
+    dim: live.schema.dim,
+    metric: live.schema.metric,
+    format: live.schema.format,
+    source: { id, topic, kind, cluster },
+    partitions: own.length,
+    version: live.version,
+    versionWhenMs: live.versionWhenMs,
+    records: live.records,
+    segments: live.segments,
+    bytes: live.bytes,
+    tailBytes: live.feedBytes,
+    pins: live.pins,
+  });
+}

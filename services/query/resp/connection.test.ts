@@ -1,0 +1,187 @@
+import { afterEach, describe, expect, it } from "vitest";
+import { encodeRequest, type Harness, type HarnessOptions, startHarness } from "../testing/harness.ts";
+
+let harness: Harness;
+
+async function start(options: HarnessOptions = {}): Promise<Harness> {
+  harness = await startHarness(options);
+  return harness;
+}
+
+afterEach(async () => {
+  await harness.close();
+});
+
+function add(id: string): (string | number)[] {
+  return ["VADD", "docs", "VALUES", 2, 1, 0, id];
+}
+
+const SIMILAR = ["VSIM", "docs", "ELE", "a", "COUNT", 1];
+
+describe("Connection", () => {
+  it("should answer pipelined searches of one read with one call into the engine", async () => {
+    const { core } = await start();
+    const client = await harness.client();
+    await client.pipeline([add("a"), add("b")]);
+    const replies = await client.pipeline(Array.from({ length: 50 }, () => SIMILAR));
+    expect(replies).toEqual(Array.from({ length: 50 }, () => ["a"]));
+    expect(core.searches).toEqual([50]);
+  });
+
+  it("should answer in order when kinds of commands alternate", async () => {
+    const { core } = await start();
+    const client = await harness.client();
+    const replies = await client.pipeline([
+      add("a"),
+      SIMILAR,
+      SIMILAR,
+      ["PING"],
+      ["VISMEMBER", "docs", "a"],
+      ["VREM", "docs", "a"],
+      ["VISMEMBER", "docs", "a"],
+      SIMILAR,
+      ["ECHO", "end"],
+    ]);
+    expect(replies.slice(0, 7)).toEqual([1, ["a"], ["a"], "PONG", 1, 1, 0]);
+    expect(String(replies[7])).toContain("element not found");
+    expect(replies[8]).toBe("end");
+    expect(core.searches).toEqual([2, 1]);
+  });
+
+  it("should give each search of a group its own error", async () => {
+    await start();
+    const client = await harness.client();
+    await client.call(...add("a"));
+    const replies = await client.pipeline([
+      SIMILAR,
+      ["VSIM", "docs", "ELE", "nobody"],
+      ["VSIM", "docs", "X", "y"],
+      SIMILAR,
+    ]);
+    expect(replies[0]).toEqual(["a"]);
+    expect(String(replies[1])).toContain("element not found");
+    expect(String(replies[2])).toContain("must be ELE");
+    expect(replies[3]).toEqual(["a"]);
+  });
+
+  it("should put pipelined writes into the log in order, in few batches, checked in one call", async () => {
+    const { core, log } = await start();
+    const client = await harness.client();
+    const replies = await client.pipeline([
+      ["VADD", "docs", "VALUES", 2, 1, 0, "x"],
+      ["VADD", "docs", "VALUES", 2, 0, 1, "x"],
+      ...Array.from({ length: 98 }, (_, i) => add(`y${i}`)),
+    ]);
+    expect(replies.slice(0, 3)).toEqual([1, 0, 1]);
+    expect(await client.call("VEMB", "docs", "x")).toEqual(["0", "1"]);
+    expect(core.checks).toEqual([100]);
+    expect(log.batches).toEqual([100]);
+    expect(log.waiting).toBe(0);
+  });
+
+  it("should keep answering others while one client waits for a search", async () => {
+    const { core } = await start();
+    const [slow, quick] = [await harness.client(), await harness.client()];
+    await slow.call(...add("a"));
+    const { promise, resolve } = Promise.withResolvers<void>();
+    core.gate = promise;
+    const waiting = slow.pipeline([SIMILAR, ["PING"]]);
+    expect(await quick.call("PING")).toBe("PONG");
+    resolve();
+    expect(await waiting).toEqual([["a"], "PONG"]);
+  });
+
+  it("should say where a write lies that is not visible in time", async () => {
+    const { log } = await start({ visibleMsMax: 20 });
+    const client = await harness.client();
+    await client.call(...add("a"));
+    log.holding = true;
+    expect(String(await client.call(...add("b")))).toContain("ERR written at 0:1, not yet visible");
+    expect(log.waiting).toBe(0);
+  });
+
+  it("should answer a write in doubt and never send it again", async () => {
+    const { log } = await start();
+    const client = await harness.client();
+    await client.call(...add("a"));
+    log.failing = Object.assign(new Error("reply lost"), { code: "UNAVAILABLE", fields: { doubt: true } });
+    expect(String(await client.call(...add("b")))).toContain("TRYAGAIN write in doubt, not sent again");
+    expect(log.batches).toEqual([1]);
+  });
+
+  it("should refuse writes before producing while this node may not take them", async () => {
+    const { log } = await start();
+    const client = await harness.client();
+    await client.call(...add("a"));
+    log.refusing = "retention-passed";
+    expect(String(await client.call(...add("b")))).toContain("takes no writes now: retention-passed");
+    expect(log.batches).toEqual([1]);
+  });
+
+  it("should answer what came before a malformed request, then Redis's text, then end", async () => {
+    await start();
+    const client = await harness.client();
+    client.send("PING\r\n*1\r\nfoo\r\nPING\r\n");
+    expect(await client.untilEnd()).toBe("+PONG\r\n-ERR Protocol error: expected '$', got 'f'\r\n");
+    expect(harness.metrics.closedBy("protocol-error")).toBe(1);
+  });
+
+  it("should end a connection that speaks HTTP before its body is taken for commands", async () => {
+    await start();
+    const client = await harness.client();
+    client.send("POST / HTTP/1.1\r\nHost: x\r\n\r\nVSET a [1]\r\n");
+    expect(await client.untilEnd()).toBe("");
+  });
+
+  it("should answer QUIT and run nothing after it", async () => {
+    await start();
+    const client = await harness.client();
+    client.send("QUIT\r\nPING\r\n");
+    expect(await client.untilEnd()).toBe("+OK\r\n");
+  });
+
+  it("should refuse clients beyond the limit and serve those that are there", async () => {
+    await start({ clientsMax: 1 });
+    const first = await harness.client();
+    await first.call("PING");
+    const second = await harness.client();
+    expect(await second.untilEnd()).toBe("-ERR max number of clients reached\r\n");
+    expect(await first.call("PING")).toBe("PONG");
+  });
+
+  it("should close a client that never reads its replies", async () => {
+    await start({ slowReaderMs: 50 });
+    const client = await harness.client();
+    client.socket.pause();
+    const text = "x".repeat(1024 * 1024);
+    const request = encodeRequest(["ECHO", text]);
+    for (let i = 0; i < 24; i += 1) client.send(request);
+    await expect.poll(() => harness.metrics.closedBy("slow-reader"), { timeout: 10_000 }).toBe(1);
+    const other = await harness.client();
+    expect(await other.call("PING")).toBe("PONG");
+  });
+
+  it("should close a client whose waiting replies outgrow the limit", async () => {
+    await start({ outputBytesMax: 1024 });
+    const client = await harness.client();
+    client.socket.pause();
+    const request = encodeRequest(["ECHO", "x".repeat(8 * 1024 * 1024)]);
+    client.send(request);
+    client.send(request);
+    await expect.poll(() => harness.metrics.closedBy("output-limit"), { timeout: 10_000 }).toBe(1);
+  });
+
+  it("should survive a client that leaves in the middle of a search", async () => {
+    const { core } = await start();
+    const client = await harness.client();
+    await client.call(...add("a"));
+    const { promise, resolve } = Promise.withResolvers<void>();
+    core.gate = promise;
+    client.send(encodeRequest(SIMILAR));
+    client.socket.destroy();
+    await expect.poll(() => harness.server.connections).toBe(0);
+    resolve();
+    const other = await harness.client();
+    expect(await other.call(...SIMILAR)).toEqual(["a"]);
+  });
+});

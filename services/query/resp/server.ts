@@ -1,0 +1,142 @@
+/**
+ * The RESP server: accepts connections up to a limit, keeps the table of sessions, closes in order.
+ */
+import { createServer, type Server, type Socket } from "node:net";
+import { VexError } from "../../common/process/error.ts";
+import type { CommandContext } from "../commands/command.ts";
+import { Connection } from "./connection.ts";
+import type { Session } from "./session.ts";
+
+/** Redis's maxclients default. */
+export const CLIENTS_MAX = 10_000;
+/** Redis's tcp-backlog and tcp-keepalive defaults. */
+const BACKLOG = 511;
+const KEEP_ALIVE_MS = 300_000;
+/** A default port and the 20 above it, as the HTTP server does. */
+export const PORTS_TRIED = 20;
+
+export interface RespServerOptions {
+  context: Omit<CommandContext, "sessions">;
+  clientsMax?: number;
+  slowReaderMs?: number;
+  outputBytesMax?: number;
+}
+
+export class RespServer {
+  readonly #options: RespServerOptions;
+  readonly #context: CommandContext;
+  readonly #server: Server;
+  readonly #connections = new Map<number, Connection>();
+  readonly #sessions = new Map<number, Session>();
+  #lastId = 0;
+
+  constructor(options: RespServerOptions) {
+    this.#options = options;
+    this.#context = { ...options.context, sessions: this.#sessions };
+    this.#server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS });
+    this.#server.on("connection", (socket) => this.#accept(socket));
+  }
+
+  get connections(): number {
+    return this.#connections.size;
+  }
+
+  /** What commands work with; HTTP uses the same. */
+  get context(): CommandContext {
+    return this.#context;
+  }
+
+  /** Listens; a taken port is an error when it was given, else the next free one is used. */
+  async start(
+    address: { host: string; port: number },
+    given: boolean,
+  ): Promise<{ host: string; port: number }> {
+    const last = given || address.port === 0 ? address.port : Math.min(65_535, address.port + PORTS_TRIED);
+    for (let port = address.port; ; port += 1) {
+      try {
+        await listen(this.#server, address.host, port);
+        const bound = this.#server.address();
+        return { host: address.host, port: typeof bound === "object" && bound !== null ? bound.port : port };
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== "EADDRINUSE") throw error;
+        if (port >= last) {
+          throw new VexError("IN_USE", `port ${port} on ${address.host} is taken; choose another`, {
+            cause: error,
+            fields: { host: address.host, port },
+          });
+        }
+      }
+    }
+  }
+
+  async close(): Promise<void> {
+    if (!this.#server.listening) return;
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    for (const connection of this.#connections.values()) connection.close("shutdown");
+    await closed;
+  }
+
+  #accept(socket: Socket): void {
+    const { metrics } = this.#context;
+    metrics.connectionsTotal += 1;
+    if (this.#connections.size >= (this.#options.clientsMax ?? CLIENTS_MAX)) {
+      metrics.closed("max-clients");
+      socket.on("error", () => socket.destroy());
+      socket.end("-ERR max number of clients reached\r\n");
+      return;
+    }
+    this.#lastId += 1;
+    const id = this.#lastId;
+    const session = newSession(id, socket, this.#context);
+    this.#sessions.set(id, session);
+    this.#connections.set(
+      id,
+      new Connection({
+        socket,
+        session,
+        context: this.#context,
+        onClosed: () => {
+          this.#sessions.delete(id);
+          this.#connections.delete(id);
+        },
+        ...(this.#options.slowReaderMs === undefined ? {} : { slowReaderMs: this.#options.slowReaderMs }),
+        ...(this.#options.outputBytesMax === undefined
+          ? {}
+          : { outputBytesMax: this.#options.outputBytesMax }),
+      }),
+    );
+  }
+}
+
+function newSession(id: number, socket: Socket, context: CommandContext): Session {
+  const now = context.clock();
+  return {
+    id,
+    address: `${socket.remoteAddress}:${socket.remotePort}`,
+    localAddress: `${socket.localAddress}:${socket.localPort}`,
+    createdMs: now,
+    lastMs: now,
+    lastCommand: "NULL",
+    db: 0,
+    protocol: 2,
+    authenticated: context.password === undefined,
+    name: "",
+    libraryName: "",
+    libraryVersion: "",
+    noEvict: false,
+    noTouch: false,
+    closing: false,
+    outputBytes: () => socket.writableLength,
+  };
+}
+
+function listen(server: Server, host: string, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const refuse = (error: Error): void => reject(error);
+    server.once("error", refuse);
+    server.listen({ host, port, backlog: BACKLOG }, () => {
+      server.off("error", refuse);
+      resolve();
+    });
+  });
+}

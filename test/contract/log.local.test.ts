@@ -1,0 +1,228 @@
+/**
+ * What only the local log promises: one process, durability over SIGKILL, a torn tail cut, damage named.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { appendFile, mkdtemp, open, readdir, rm, stat, truncate } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import fc from "fast-check";
+import { afterEach, describe, expect, it } from "vitest";
+import { frameBytes, readFrame, writeFrame } from "../../services/common/log/local/frame.ts";
+import { GROUP_BYTES_MAX } from "../../services/common/log/local/recover.ts";
+import { LocalSource } from "../../services/common/log/local/source.ts";
+import { EXIT } from "../../services/common/process/exit.ts";
+import { silentLogger } from "../../services/common/process/logger.ts";
+import { numbered, Recorder, text } from "./log.support.ts";
+
+const TOPIC = "vexlake.0.t";
+const CHILD = fileURLToPath(new URL("./log.child.ts", import.meta.url));
+
+describe("the local log", () => {
+  const directories: string[] = [];
+  const open_: LocalSource[] = [];
+  const children: ChildProcess[] = [];
+
+  afterEach(async () => {
+    for (const child of children.splice(0)) child.kill("SIGKILL");
+    for (const source of open_.splice(0)) await source.close();
+    for (const directory of directories.splice(0)) await rm(directory, { recursive: true, force: true });
+  });
+
+  async function fresh(): Promise<string> {
+    const directory = await mkdtemp(join(tmpdir(), "vexlake-local-"));
+    directories.push(directory);
+    return directory;
+  }
+  async function started(directory: string, now?: () => number): Promise<LocalSource> {
+    const source = new LocalSource({
+      directory,
+      logger: silentLogger(),
+      segmentBytesMax: 4_096,
+      ...(now ? { now } : {}),
+    });
+    await source.start();
+    open_.push(source);
+    return source;
+  }
+  async function stopped(source: LocalSource): Promise<void> {
+    open_.splice(open_.indexOf(source), 1);
+    await source.close();
+  }
+  async function values(source: LocalSource): Promise<string[]> {
+    const [range] = (await source.ranges(TOPIC)) ?? [];
+    const found: string[] = [];
+    await source.read(TOPIC, 0, range?.low as bigint, range?.high as bigint, ({ records }) => {
+      for (const { value } of records) found.push(String(value));
+    });
+    return found;
+  }
+  async function newest(directory: string): Promise<string> {
+    const names = (await readdir(join(directory, TOPIC, "0"))).sort();
+    return join(directory, TOPIC, "0", names.at(-1) as string);
+  }
+  function child(mode: string, directory: string): ChildProcess {
+    const process_ = spawn(process.execPath, [CHILD, mode, directory], { stdio: ["ignore", "pipe", "pipe"] });
+    children.push(process_);
+    return process_;
+  }
+  const exitOf = (process_: ChildProcess) =>
+    new Promise<number | null>((resolve) => process_.once("exit", (code) => resolve(code)));
+
+  it("should_hold_every_acknowledged_record_after_sigkill", async () => {
+    const directory = await fresh();
+    const writer = child("write", directory);
+    const acknowledged: { offset: bigint; value: string }[] = [];
+    for await (const line of createInterface({ input: writer.stdout as NodeJS.ReadableStream })) {
+      const [offset, value] = line.split(" ") as [string, string];
+      acknowledged.push({ offset: BigInt(offset), value });
+      if (acknowledged.length === 300) writer.kill("SIGKILL");
+    }
+    expect(acknowledged.length).toBeGreaterThanOrEqual(300);
+    const source = await started(directory);
+    const found = await values(source);
+    for (const { offset, value } of acknowledged) expect(found[Number(offset)]).toBe(value);
+  });
+
+  it("should_let_a_second_process_exit_4_and_a_stale_lock_be_taken", async () => {
+    const directory = await fresh();
+    const source = await started(directory);
+    const second = child("open", directory);
+    let shown = "";
+    second.stderr?.on("data", (chunk) => {
+      shown += String(chunk);
+    });
+    expect(await exitOf(second)).toBe(EXIT.inUse);
+    expect(shown).toContain(`in use by process ${process.pid}`);
+    await expect(started(directory)).rejects.toMatchObject({ code: "IN_USE" });
+    await stopped(source);
+    const writer = child("write", directory);
+    await new Promise((resolve) => writer.stdout?.once("data", resolve));
+    writer.kill("SIGKILL");
+    await exitOf(writer);
+    const next = await started(directory);
+    expect((await values(next)).length).toBeGreaterThan(0);
+  });
+
+  it("should_cut_a_torn_tail_and_go_on_behind_the_last_whole_record", async () => {
+    const directory = await fresh();
+    const source = await started(directory);
+    await source.ensureTopic(TOPIC, 1);
+    await source.produce(TOPIC, numbered(0, 10));
+    await stopped(source);
+    const path = await newest(directory);
+    const { size } = await stat(path);
+    for (const tear of [
+      () => truncate(path, size - 3),
+      () => appendFile(path, Buffer.alloc(100)),
+      () => appendFile(path, Buffer.from([60, 0, 0, 0, 1, 2])),
+    ]) {
+      await tear();
+      const again = await started(directory);
+      const before = await values(again);
+      expect(before.length).toBeGreaterThanOrEqual(9);
+      await again.produce(TOPIC, [{ partition: 0, key: null, value: text("next") }]);
+      expect(await values(again)).toEqual([...before, "next"]);
+      await stopped(again);
+    }
+  });
+
+  it("should_name_damage_to_acknowledged_records_and_cut_nothing", async () => {
+    const directory = await fresh();
+    const source = new LocalSource({ directory, logger: silentLogger() });
+    await source.start();
+    await source.ensureTopic(TOPIC, 1);
+    const large = { partition: 0, key: null, value: Buffer.alloc(1_000_000) };
+    for (let i = 0; i < 10; i++) await source.produce(TOPIC, [large]);
+    await source.close();
+    const path = await newest(directory);
+    const { size } = await stat(path);
+    expect(size).toBeGreaterThan(GROUP_BYTES_MAX);
+    const handle = await open(path, "r+");
+    await handle.write(Buffer.from([1]), 0, 1, 500);
+    await handle.close();
+    const damaged = new LocalSource({ directory, logger: silentLogger() });
+    await expect(damaged.start()).rejects.toMatchObject({ code: "CORRUPT" });
+    expect((await stat(path)).size).toBe(size);
+  });
+
+  it("should_stop_a_consumer_at_a_damaged_record_of_an_older_segment", async () => {
+    const directory = await fresh();
+    const source = await started(directory);
+    await source.ensureTopic(TOPIC, 1);
+    for (let i = 0; i < 50; i++) await source.produce(TOPIC, numbered(0, 10));
+    const [oldest] = (await readdir(join(directory, TOPIC, "0"))).sort();
+    const handle = await open(join(directory, TOPIC, "0", oldest as string), "r+");
+    await handle.write(Buffer.from([0xff]), 0, 1, 60);
+    await handle.close();
+    const recorder = await new Recorder().consume(source, TOPIC);
+    while (recorder.stopped.length === 0) await new Promise((resolve) => setImmediate(resolve));
+    expect(recorder.stopped[0]).toMatchObject({ partition: 0, reason: "failed" });
+    expect(recorder.stopped[0]?.message).toContain("CORRUPT");
+  });
+
+  it("should_never_let_timestamps_run_backwards_even_over_a_restart", async () => {
+    const directory = await fresh();
+    let clock = 1_000;
+    const source = await started(directory, () => clock);
+    await source.ensureTopic(TOPIC, 1);
+    await source.produce(TOPIC, numbered(0, 1));
+    clock = 500;
+    await source.produce(TOPIC, numbered(0, 1));
+    await stopped(source);
+    const again = await started(directory, () => clock);
+    await again.produce(TOPIC, numbered(0, 1));
+    clock = 2_000;
+    await again.produce(TOPIC, numbered(0, 1));
+    const times: number[] = [];
+    await again.read(TOPIC, 0, 0n, 4n, ({ records }) => {
+      for (const { timestamp } of records) times.push(timestamp);
+    });
+    expect(times).toEqual([1_000, 1_000, 1_000, 2_000]);
+  });
+
+  it("should_refuse_names_and_records_that_it_cannot_hold", async () => {
+    const source = await started(await fresh());
+    for (const name of ["..", "a/b", "", "@reports"]) {
+      await expect(source.ensureTopic(name, 1)).rejects.toMatchObject({ code: "INVALID" });
+    }
+    await source.ensureTopic(TOPIC, 1);
+    const tooLarge = { partition: 0, key: null, value: Buffer.alloc(9 * 1024 * 1024) };
+    await expect(source.produce(TOPIC, [tooLarge])).rejects.toMatchObject({ code: "INVALID" });
+    expect((await source.ranges(TOPIC))?.[0]?.high).toBe(0n);
+  });
+
+  it("should_read_back_any_record_from_its_frame_as_views_of_the_buffer", () => {
+    const bytes = fc.uint8Array({ maxLength: 40 }).map((array) => Buffer.from(array));
+    fc.assert(
+      fc.property(
+        fc.record({
+          partition: fc.constant(0),
+          key: fc.option(bytes),
+          value: fc.option(bytes),
+          headers: fc.dictionary(fc.string({ maxLength: 8 }), bytes, { noNullPrototype: true }),
+        }),
+        fc.bigInt({ min: 0n, max: 2n ** 62n }),
+        fc.nat(),
+        fc.nat(60),
+        (message, offset, timestamp, cut) => {
+          const size = frameBytes(message);
+          const buffer = Buffer.alloc(size + 5);
+          expect(writeFrame(buffer, 5, message, offset, timestamp)).toBe(size + 5);
+          const frame = readFrame(buffer, 5, () => "here");
+          expect(frame?.end).toBe(size + 5);
+          expect(frame?.record).toMatchObject({ offset, timestamp });
+          expect(frame?.record.key ?? null).toEqual(message.key);
+          expect(frame?.record.value ?? null).toEqual(message.value);
+          if (frame?.record.value) expect(frame.record.value.buffer).toBe(buffer.buffer);
+          expect({ ...frame?.record.headers }).toEqual(message.headers);
+          const short = buffer.subarray(0, 5 + Math.min(cut, size - 1));
+          expect(readFrame(short, 5, () => "here")).toBeNull();
+          buffer[5 + 8 + (cut % (size - 8))]! ^= 1;
+          expect(() => readFrame(buffer, 5, () => "here")).toThrow(/checksum/);
+        },
+      ),
+    );
+  });
+});
