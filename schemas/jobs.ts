@@ -41,7 +41,7 @@ export type CompactionSpec = z.infer<typeof compactionSpec>;
 export const compactionPayload = z.strictObject({ collection: z.string().max(512), spec: compactionSpec });
 export type CompactionPayload = z.infer<typeof compactionPayload>;
 
-/** `incarnation: null` sweeps every collection, then the catalog. */
+/** `incarnation: null` sweeps every incarnation, then finishes what is leaving. */
 export const gcPayload = z.strictObject({
   incarnation: ulid.nullable(),
   graceMs: z.number().int().nonnegative(),

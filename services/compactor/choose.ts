@@ -6,7 +6,7 @@
  * - specs that share an input with a job that waits or runs: they would end as superseded, after
  *   having read and written everything for nothing;
  * - specs whose very inputs failed for good a short while ago: a damaged segment must not be read
- *   again every tick. The same inputs, not the same spec id, since each plan mints new ids.
+ *   again every tick. The inputs are compared, so it does not matter how the core names a spec.
  */
 import type { CompactionPayload, CompactionSpec } from "../../schemas/jobs.ts";
 import { compactionPayload } from "../../schemas/jobs.ts";

@@ -1,8 +1,8 @@
 /**
  * One compaction job: hands the spec to the core, shows its progress, passes an abort on.
  *
- * 1. The spec gets this process's caps (memory, bytes per second). They are not in the payload, as
- *    the process that runs a job knows its memory, the one that planned it does not.
+ * 1. The caps (memory, bytes per second) are this process's, not the payload's: the process that runs
+ *    a job knows its memory, the one that planned it does not.
  * 2. `run` merges and commits inside the core. Inputs that are gone end it as `superseded`, which
  *    is success: somebody else did the work or dropped the collection.
  * 3. An abort is `alter cancel`, said again every CANCEL_INTERVAL_MS until the run has ended: the
@@ -50,7 +50,7 @@ export function compactionHandler(deps: CompactionJobDeps): JobHandler<Compactio
     try {
       const result = run.signal.aborted
         ? { status: "cancelled" }
-        : await mergeOnce(deps, JSON.stringify({ ...spec, ...deps.caps }), onProgress, job);
+        : await mergeOnce(deps, JSON.stringify(spec), onProgress, job);
       deps.metrics.countMerge(result);
       deps.logger.info({ ...fields, result }, `merge ${result.status}`);
       // Not after `superseded`: a plan that keeps losing must wait for the interval, not spin.
@@ -75,7 +75,7 @@ async function mergeOnce(
 ): Promise<JobResult> {
   let text: string;
   try {
-    text = await deps.lake.run(spec, onProgress, job);
+    text = await deps.lake.run(spec, onProgress, job, JSON.stringify(deps.caps));
   } catch (thrown) {
     const error = vexErrorFrom(thrown);
     const verdict = JOB_VERDICT[error.code as keyof typeof JOB_VERDICT] ?? "fail";

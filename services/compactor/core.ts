@@ -1,55 +1,48 @@
 /**
  * What the compactor uses of `@vexlake/core`, and how it reads the core's JSON.
  *
- * Structural on purpose: the real `Lake` fits it, and so does the fake of the tests. The core owns
- * plans, limits and commits; this side checks shapes, because a field that went missing must fail
+ * The core owns plans, limits and commits; this side checks shapes, because a field that went missing must fail
  * here by name and not as `undefined` in a board.
  */
+import type { Lake } from "@vexlake/core";
 import { z } from "zod";
 import { type CompactionSpec, compactionSpec } from "../../schemas/jobs.ts";
+import { readCatalog } from "../common/catalog.ts";
 import { VexError } from "../common/process/error.ts";
 
-export interface CoreLake {
-  refresh(incarnation: string | null): Promise<string>;
-  describe(request: { what: "collections" }): Promise<string | Uint8Array>;
-  plan(incarnation: string): Promise<string>;
-  run(spec: string, onProgress: (progress: string) => void, job: string): Promise<string>;
-  alter(command: { op: "cancel"; job: string }): Promise<string>;
-  gc(incarnation: string | null, options: string): Promise<string>;
-}
+export type CoreLake = Pick<Lake, "refresh" | "describe" | "plan" | "run" | "alter" | "gc">;
 
-export interface CollectionEntry {
-  db: string;
-  name: string;
+/** An incarnation to look after; `collection` is `db/name`, marked where it is fed beside the live one. */
+export interface Target {
+  collection: string;
   incarnation: string;
 }
 
-const collections = z.array(
-  z.looseObject({ db: z.union([z.string(), z.number()]), name: z.string(), incarnation: z.string() }),
-);
 const specs = z.array(compactionSpec);
 
 /** The statuses a merge can end with; all three are success of the job (DESIGN §8). */
 export const runOutcome = z.looseObject({ status: z.enum(["done", "superseded", "cancelled"]) });
 export type RunOutcome = z.infer<typeof runOutcome>;
 
-const gcOutcome = z.looseObject({});
-export type GcOutcome = z.infer<typeof gcOutcome>;
+/** Of one incarnation: what was deleted, or would be. */
+const collected = z.looseObject({ slots: z.number(), objects: z.array(z.string()), bytes: z.number() });
+export type Collected = z.infer<typeof collected>;
+/** Of the lake: incarnations that were leaving and are gone now. */
+const finished = z.looseObject({ left: z.array(z.string()) });
 
 const progress = z.object({
   rowsDone: z.coerce.number().optional(),
   rowsTotal: z.coerce.number().optional(),
-  bytesWritten: z.coerce.number().optional(),
+  bytesRead: z.coerce.number().optional(),
   phase: z.string().optional(),
 });
 
-export async function readCollections(lake: CoreLake): Promise<CollectionEntry[]> {
-  const text = await lake.describe({ what: "collections" });
-  if (typeof text !== "string") throw new VexError("INTERNAL", "the core described its collections as bytes");
-  return parseCore("describe collections", collections, text).map((entry) => ({
-    ...entry,
-    db: String(entry.db),
-  }));
+/** Live incarnations and those fed beside them: a replay must not arrive as a heap of small segments. */
+export async function readTargets(lake: CoreLake): Promise<Target[]> {
+  return (await readCatalog(lake)).flatMap(({ db, name, live, fed }) => [
+    { collection: `${db}/${name}`, incarnation: live.incarnation },
+    ...fed.map(({ incarnation }) => ({ collection: `${db}/${name} (fed)`, incarnation })),
+  ]);
 }
 
 export async function readPlan(lake: CoreLake, incarnation: string): Promise<CompactionSpec[]> {
@@ -60,8 +53,12 @@ export function parseOutcome(text: string): RunOutcome {
   return parseCore("run", runOutcome, text);
 }
 
-export function parseGc(text: string): GcOutcome {
-  return parseCore("gc", gcOutcome, text);
+export function parseCollected(text: string): Collected {
+  return parseCore("gc", collected, text);
+}
+
+export function parseFinished(text: string): string[] {
+  return parseCore("gc of what is leaving", finished, text).left;
 }
 
 /** null for what cannot be read: progress is for eyes only and must not fail a merge. */

@@ -1,5 +1,5 @@
 /**
- * One gc job: sweeps one incarnation, or every collection and then the catalog.
+ * One gc job: sweeps one incarnation, or all and then finishes what is leaving (dropped, retired).
  *
  * The core wins a mark before it deletes anything (DESIGN §4); this side only asks and adds up. One
  * collection that fails does not keep the others from being swept: the job goes through all, then
@@ -8,7 +8,7 @@
 import type { GcPayload } from "../../schemas/jobs.ts";
 import type { JobHandler, JobLogger, JobResult } from "../common/jobs/runner.ts";
 import { VexError, vexErrorFrom } from "../common/process/error.ts";
-import { type CoreLake, numberOf, parseGc, readCollections } from "./core.ts";
+import { type CoreLake, parseCollected, parseFinished, readTargets } from "./core.ts";
 import type { CompactorMetrics } from "./metrics.ts";
 import { JOB_VERDICT } from "./outcome.ts";
 
@@ -44,32 +44,45 @@ async function sweep(
   signal: AbortSignal,
   onProgress: (done: number, total: number) => void,
 ): Promise<JobResult> {
-  const targets: (string | null)[] =
-    payload.incarnation === null
-      ? [...(await readCollections(deps.lake)).map((entry) => entry.incarnation), null]
-      : [payload.incarnation];
+  const whole = payload.incarnation === null;
+  const targets = whole
+    ? (await readTargets(deps.lake)).map((target) => target.incarnation)
+    : [payload.incarnation as string];
   const options = JSON.stringify({ graceMs: payload.graceMs, dryRun: payload.dryRun });
-  const total = { deletedObjects: 0, bytes: 0, versions: 0 };
+  const total = { objects: 0, bytes: 0, slots: 0, left: 0 };
   let firstError: VexError | null = null;
   for (const [index, target] of targets.entries()) {
     if (signal.aborted) return { status: "cancelled", dryRun: payload.dryRun, swept: index, ...total };
     onProgress(index + 1, targets.length);
     try {
-      const swept = parseGc(await deps.lake.gc(target, options));
-      total.deletedObjects += numberOf(swept.deletedObjects);
-      total.bytes += numberOf(swept.bytes);
-      total.versions += numberOf(swept.versions);
+      const swept = parseCollected(await deps.lake.gc(target, options));
+      total.objects += swept.objects.length;
+      total.bytes += swept.bytes;
+      total.slots += swept.slots;
     } catch (thrown) {
-      const error = vexErrorFrom(thrown);
-      const verdict = JOB_VERDICT[error.code as keyof typeof JOB_VERDICT] ?? "fail";
-      if (verdict === "superseded") continue;
-      deps.logger.warn({ incarnation: target ?? "catalog", err: thrown }, "gc of one target failed");
-      firstError ??= new VexError(error.code, `gc of ${target ?? "the catalog"}: ${error.message}`, {
-        retriable: verdict === "retry",
-        cause: thrown,
-      });
+      firstError ??= gcError(deps, target, thrown);
+    }
+  }
+  // What is leaving has no dry run: finishing a drop is a commit that the drop itself promised.
+  if (whole && !payload.dryRun) {
+    try {
+      total.left = parseFinished(await deps.lake.gc(null, options)).length;
+    } catch (thrown) {
+      firstError ??= gcError(deps, "what is leaving", thrown);
     }
   }
   if (firstError !== null) throw firstError;
   return { status: "done", dryRun: payload.dryRun, swept: targets.length, ...total };
+}
+
+/** null where the incarnation was dropped meanwhile: nothing is left to sweep. */
+function gcError(deps: GcJobDeps, target: string, thrown: unknown): VexError | null {
+  const error = vexErrorFrom(thrown);
+  const verdict = JOB_VERDICT[error.code as keyof typeof JOB_VERDICT] ?? "fail";
+  if (verdict === "superseded") return null;
+  deps.logger.warn({ target, err: thrown }, "gc of one target failed");
+  return new VexError(error.code, `gc of ${target}: ${error.message}`, {
+    retriable: verdict === "retry",
+    cause: thrown,
+  });
 }

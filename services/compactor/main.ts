@@ -25,8 +25,11 @@ import { Planner, type PlanSummary } from "./planner.ts";
 
 /** Garbage costs only space; six sweeps an hour keep it below a sixth of an hour's writes. */
 export const GC_INTERVAL_MS = 600_000;
-/** A reader older than this reopens (SNAPSHOT_EXPIRED): longer than any query, shorter than a shift. */
-export const GC_GRACE_MS = 900_000;
+/**
+ * A reader older than this reopens (SNAPSHOT_EXPIRED), and an upload older than this that no commit names
+ * is garbage: an hour is longer than any query, flush or merge (100 MiB/s × 1 h = 350 GiB).
+ */
+export const GC_GRACE_MS = 3_600_000;
 
 export type CompactorConfig = Pick<Config, "compactor" | "jobs">;
 

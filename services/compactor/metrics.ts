@@ -88,7 +88,7 @@ export class CompactorMetrics {
   countSweep(result: JobResult, dryRun: boolean): void {
     this.jobsTotal.inc({ queue: "gc", outcome: result.status });
     if (dryRun) return;
-    this.#sweptObjects.inc(numberOf(result.deletedObjects));
+    this.#sweptObjects.inc(numberOf(result.objects));
     this.#sweptBytes.inc(numberOf(result.bytes));
   }
 

@@ -85,12 +85,12 @@ ${cancellable ? renderButton(`cancel?id=${encodeURIComponent(job.id)}`, "cancel"
 
 function renderProgress(progress: JobProgress | null): string {
   if (progress === null) return "";
-  const { rowsDone, rowsTotal, bytesWritten, phase } = progress;
+  const { rowsDone, rowsTotal, bytesRead, phase } = progress;
   const bar =
     rowsDone !== undefined && rowsTotal !== undefined && rowsTotal > 0
       ? `<progress max="${rowsTotal}" value="${rowsDone}"></progress> ${rowsDone} of ${rowsTotal} rows<br>`
       : "";
-  const parts = [phase, bytesWritten === undefined ? undefined : `${(bytesWritten / MIB).toFixed(1)} MiB`];
+  const parts = [phase, bytesRead === undefined ? undefined : `${(bytesRead / MIB).toFixed(1)} MiB read`];
   return `${bar}<small>${parts
     .filter((part) => part !== undefined)
     .map(escapeHtml)

@@ -13,7 +13,7 @@
  */
 import { type JobLogger, type JobRunner, messageOf } from "../common/jobs/runner.ts";
 import { type Busy, busyOf, chooseSpec } from "./choose.ts";
-import { type CollectionEntry, type CoreLake, readCollections, readPlan } from "./core.ts";
+import { type CoreLake, readPlan, readTargets, type Target } from "./core.ts";
 import type { CompactorMetrics } from "./metrics.ts";
 
 /** Seals come every ~10 s per collection (seal_age_ms), so planning twice as often misses none. */
@@ -102,10 +102,10 @@ export class Planner {
       const pending = await runner.list(["active", "waiting", "delayed"]);
       const busy = busyOf(pending, await runner.list(["failed"], FAILED_JOBS_READ), this.#nowMs());
       await lake.refresh(null);
-      for (const entry of await readCollections(lake)) {
+      for (const target of await readTargets(lake)) {
         if (this.#closed) break;
         summary.collections += 1;
-        await this.#planOne(entry, busy, summary);
+        await this.#planOne(target, busy, summary);
       }
       if (summary.failed === 0) metrics.planTimestamp.set(this.#nowMs() / 1_000);
     } catch (error) {
@@ -119,14 +119,13 @@ export class Planner {
     }
   }
 
-  async #planOne(entry: CollectionEntry, busy: Busy, summary: PlanSummary): Promise<void> {
+  async #planOne({ collection, incarnation }: Target, busy: Busy, summary: PlanSummary): Promise<void> {
     const { runner, lake, metrics, logger } = this.#deps;
-    const collection = `${entry.db}/${entry.name}`;
     try {
-      await lake.refresh(entry.incarnation);
-      const spec = chooseSpec(await readPlan(lake, entry.incarnation), busy);
+      await lake.refresh(incarnation);
+      const spec = chooseSpec(await readPlan(lake, incarnation), busy);
       if (spec === null) return;
-      const { outcome, id } = await runner.enqueue("compaction", { collection, spec }, entry.incarnation);
+      const { outcome, id } = await runner.enqueue("compaction", { collection, spec }, incarnation);
       summary[outcome] += 1;
       metrics.plannedTotal.inc({ outcome });
       const fields = { job: id, collection, spec: spec.id, reason: spec.reason, inputs: spec.inputs.length };

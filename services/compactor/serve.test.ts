@@ -15,10 +15,10 @@ describe("compactor process", () => {
     const logger = silentLogger();
     const shutdown = new Shutdown(logger);
     const loaded = await loadConfig({ env: {}, flags: { "compactor.http": "127.0.0.1:0" } });
-    const openLake = async () =>
-      Object.assign(lake, {
-        close: async () => void closed.push(`lake after ${lake.version} commits`),
-      });
+    const openLake = async () => {
+      shutdown.add("lake", () => void closed.push(`lake after ${lake.version} commits`));
+      return lake;
+    };
 
     const { http } = await serveCompactor(loaded, { logger, registry: new Registry(), shutdown, openLake });
     const get = (path: string) => fetch(`http://127.0.0.1:${http.port}${path}`);

@@ -1,8 +1,8 @@
 /**
- * The compactor as a process of its own: lake, graph, HTTP server, in this order, closed in reverse.
+ * The compactor as a process of its own: graph, then HTTP server, closed in reverse.
  *
- * The command line opens nothing for it but passes what all roles share: the loaded configuration, a
- * logger, a registry, a Shutdown, and how to open the lake. /livez, /readyz, /metrics and /jobs are
+ * The command line passes what all roles share: the loaded configuration, a logger, a registry, a
+ * Shutdown, and how to open the lake. /livez, /readyz, /metrics and /jobs are
  * served on `compactor.http`; a default port that is taken moves to the next free one, a given one
  * is an error (DESIGN §11). The server starts last, so that /readyz never answers for a half graph.
  */
@@ -18,9 +18,9 @@ import { JOBS_PATH } from "./page.ts";
 export interface ServeDeps {
   logger: Logger;
   registry: Registry;
-  /** Gets every part as it starts; the caller decides when it runs. */
+  /** Gets every part as it starts; the caller decides when it runs. Whoever opens the lake adds it first. */
   shutdown: Shutdown;
-  openLake(): Promise<CoreLake & { close(): Promise<void> }>;
+  openLake(): Promise<CoreLake>;
   tuning?: CompactorDeps["tuning"];
 }
 
@@ -30,7 +30,6 @@ export async function serveCompactor(
 ): Promise<{ compactor: Compactor; http: ListenAddress }> {
   const { logger, registry, shutdown, tuning } = deps;
   const lake = await deps.openLake();
-  shutdown.add("lake", () => lake.close());
   const compactor = await startCompactor(config, { lake, logger, registry, tuning });
   shutdown.add("compactor", () => compactor.close());
   const server = new HttpServer({ registry, logger });

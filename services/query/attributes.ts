@@ -1,6 +1,7 @@
 /**
- * Attributes as they enter the log: a JSON object as text, at most 64 KiB. They are stored as they came; parsing only
- * decides whether they may be stored, so that a client hears of it instead of a dead-letter topic.
+ * Attributes as they enter the log: a JSON object as text, at most 64 KiB. They are stored as they came;
+ * parsing only decides whether they may be stored, so that a client hears of it instead of a dead-letter
+ * topic.
  */
 import { ReplyError } from "./errors.ts";
 

@@ -2,14 +2,16 @@
  * Router from names to incarnations: (db, name) → the incarnation that lives under that name now.
  *
  * Steps: the list comes from describe({what: "collections"}) and is kept; the follower asks the engine every
- * FOLLOW_MS for new commits and then lists again; a name that is not known is looked for once more before it is
- * called absent; create, drop and clear list again at once.
+ * FOLLOW_MS for new commits and then lists again; a name that is not known is looked for once more before it
+ * is called absent; create, drop and clear list again at once.
  *
  * Invariants
  * - One listing runs at a time; whoever asks meanwhile gets the next one, never an older one.
  * - A view is immutable; a request keeps the one it resolved.
- * - Two clients that create the same collection at once get the same one: the catalog decides, the loser reads.
- * - Being behind is safe: a name answers its previous incarnation for at most FOLLOW_MS after another node moved it.
+ * - Two clients that create the same collection at once get the same one: the catalog decides, the loser
+ *   reads.
+ * - Being behind is safe: a name answers its previous incarnation for at most FOLLOW_MS after another node
+ *   moved it.
  */
 import { type NewCollection as Creation, createCollection, sourceFrom } from "../common/catalog.ts";
 import type { LogSource } from "../common/log/source.ts";
@@ -18,9 +20,13 @@ import { type CollectionView, type QueryCore, readCollections } from "./core.ts"
 import { ReplyError } from "./errors.ts";
 import type { Visibility } from "./visibility.ts";
 
-/** How often commits are followed: data is fresh through the tail anyway, this bounds names, counts and RAM. */
+/**
+ * How often commits are followed: data is fresh through the tail anyway, this bounds names, counts and RAM.
+ */
 export const FOLLOW_MS = 1_000;
-/** An unknown name is looked up again at most this often: a flood of misses must not flood the object store. */
+/**
+ * An unknown name is looked up again at most this often: a flood of misses must not flood the object store.
+ */
 export const MISS_MS = 100;
 /** Incarnations whose commits are followed at the same time; each costs one or two small reads. */
 const FOLLOW_CONCURRENCY = 8;
@@ -32,6 +38,9 @@ export const DIMENSION_MAX = 65_536;
 /** Collections of this surface read their own topic from its end. */
 export type NewCollection = Omit<Creation, "from" | "topic">;
 
+/** What an incarnation answers whose name was dropped: its objects are gone, or it is retired. */
+const GONE: ReadonlySet<string> = new Set(["NOT_FOUND", "FENCED"]);
+
 export interface CollectionsOptions {
   core: QueryCore;
   log: LogSource;
@@ -39,8 +48,6 @@ export interface CollectionsOptions {
   clock: () => number;
   /** told about failures of the follower, which goes on */
   onFailure: (error: unknown) => void;
-  /** told after each listing */
-  onListed?: ((views: readonly CollectionView[]) => void) | undefined;
   followMs?: number;
 }
 
@@ -109,7 +116,10 @@ export class Collections {
     await this.list();
   }
 
-  /** Lists again. A listing that already runs may be older than the caller's question, so it gets the next one. */
+  /**
+   * Lists again. A listing that already runs may be older than the caller's question, so it gets the next
+   * one.
+   */
   list(): Promise<void> {
     if (this.#listing === undefined) {
       this.#listing = this.#list().finally(() => {
@@ -178,7 +188,6 @@ export class Collections {
     const views = await readCollections(this.#options.core);
     this.#byName = new Map(views.map((view) => [nameKey(view.db, view.name), view]));
     this.#listedMs = this.#options.clock();
-    this.#options.onListed?.(views);
   }
 
   #schedule(): void {
@@ -188,32 +197,29 @@ export class Collections {
     }, this.#options.followMs ?? FOLLOW_MS);
   }
 
-  /** One round: catalog, every incarnation, list. A failure is reported and the next round tries again. */
+  /** One round: every incarnation, then catalog and list. What fails is reported; the rest goes on. */
   async #follow(): Promise<void> {
-    try {
-      await this.#options.core.refresh(null);
-      const incarnations = [...new Set(this.all().map((view) => view.incarnation))];
-      for (let from = 0; from < incarnations.length; from += FOLLOW_CONCURRENCY) {
-        const some = incarnations.slice(from, from + FOLLOW_CONCURRENCY);
-        await Promise.all(some.map((incarnation) => this.#followOne(incarnation)));
-      }
-      await this.list();
-      this.#failure = undefined;
-    } catch (error) {
-      this.#failure = error;
-      this.#options.onFailure(error);
+    const failures: unknown[] = [];
+    const incarnations = this.all().map((view) => view.incarnation);
+    for (let from = 0; from < incarnations.length; from += FOLLOW_CONCURRENCY) {
+      const some = incarnations.slice(from, from + FOLLOW_CONCURRENCY);
+      const ends = await Promise.allSettled(some.map((incarnation) => this.#followOne(incarnation)));
+      for (const end of ends) if (end.status === "rejected") failures.push(end.reason);
     }
+    await this.refresh().catch((error: unknown) => failures.push(error));
+    this.#failure = failures[0];
+    if (failures.length > 0) this.#options.onFailure(failures[0]);
   }
 
   async #followOne(incarnation: string): Promise<void> {
+    const { core, visibility } = this.#options;
     try {
-      const { core, visibility } = this.#options;
-      // Where this node does not read the log, only the snapshot can move.
-      if (visibility.refusal(incarnation) === undefined) await visibility.follow(incarnation);
-      else await core.refresh(incarnation);
+      await visibility.follow(incarnation);
+      // Where this node does not read the log (another log's collection, a stop), the snapshot moves alone.
+      if (visibility.refusal(incarnation) !== undefined) await core.refresh(incarnation);
     } catch (error) {
       // Dropped between the listing and now: the next listing does not have it any more.
-      if (vexErrorFrom(error).code !== "NOT_FOUND") throw error;
+      if (!GONE.has(vexErrorFrom(error).code)) throw error;
     }
   }
 }

@@ -1,8 +1,8 @@
 /**
  * What the query service uses of `@vexlake/core`: its search and get, and collections as views.
  *
- * Vectors never become JavaScript numbers: a request carries bytes (and, for VALUES, spans into the frame of the
- * request), an answer carries bytes and ends.
+ * Vectors never become JavaScript numbers: a request carries bytes (and, for VALUES, spans into the frame of
+ * the request), an answer carries bytes and ends.
  */
 import type { Lake, SearchReply, SearchRequest, VectorArgument } from "@vexlake/core";
 import { type Incarnation, liveSource, readCatalog } from "../common/catalog.ts";
@@ -22,8 +22,8 @@ export type {
 export type QueryCore = Pick<Lake, "search" | "get" | "describe" | "alter" | "refresh">;
 
 /**
- * `k` of a request that only asks whether its vector is acceptable for the collection (numbers, dimension, finite):
- * writes check their vector so before they put it into the log. It scans nothing and finds nothing.
+ * `k` of a request that only asks whether its vector is acceptable for the collection (numbers, dimension,
+ * finite): writes check their vector so before they put it into the log. It scans nothing and finds nothing.
  */
 export const CHECK_ONLY = 0;
 

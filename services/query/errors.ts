@@ -1,6 +1,6 @@
 /**
- * How failures reach a client. One table maps the codes of errors (DESIGN §9, §11) to the word that starts a RESP
- * error and to an HTTP status; nothing else in this folder chooses either.
+ * How failures reach a client. One table maps the codes of errors (DESIGN §9, §11) to the word that starts a
+ * RESP error and to an HTTP status; nothing else in this folder chooses either.
  */
 import { type ErrorCode, vexErrorFrom } from "../common/process/error.ts";
 

@@ -4,10 +4,10 @@
  * collections (router, follower) ← core, log, visibility; writer ← core, log, visibility
  * RESP server and HTTP (/api/v1, /, /livez, /readyz, /metrics, and what others mount) ← both
  *
- * Both servers listen before the catalog is read, so that a client hears LOADING instead of a refused connection; the
- * promise resolves when the catalog has been read. Closed in reverse: servers first, then the follower. The same
- * function serves the query node's own process (serve.ts, with tails of its own) and `vexlake up`, where ingest's
- * memtables are the tail. Lake, log and visibility belong to the caller.
+ * Both servers listen before the catalog is read, so that a client hears LOADING instead of a refused
+ * connection; the promise resolves when the catalog has been read. Closed in reverse: servers first, then
+ * the follower. The same function serves a query node (visibility = tails of its own) and `vexlake up`
+ * (visibility = ingest's feeds, whose memtables are the tail). Lake, log and visibility belong to the caller.
  */
 import type { Registry } from "prom-client";
 import type { Config } from "../common/config/schema.ts";
@@ -22,7 +22,7 @@ import {
 import type { Logger } from "../common/process/logger.ts";
 import { Collections, DATABASES } from "./collections.ts";
 import type { CommandContext } from "./commands/command.ts";
-import type { CollectionView, QueryCore } from "./core.ts";
+import type { QueryCore } from "./core.ts";
 import { API_PATH, apiHandler } from "./http/api.ts";
 import { pageHandler } from "./http/page.ts";
 import { QueryMetrics } from "./metrics.ts";
@@ -39,9 +39,9 @@ export type QueryConfig = Pick<Config, "query">;
 /** Something that another part of the process serves on this HTTP server. */
 export interface Mount {
   path: string;
-  /** as the page at `/` links to it */
-  title: string;
   handler: Handler;
+  /** as the page at `/` links to it; without one it is not linked */
+  title?: string;
 }
 
 export interface QueryDeps {
@@ -57,8 +57,6 @@ export interface QueryDeps {
   password?: string | undefined;
   mounts?: readonly Mount[];
   readyChecks?: Readonly<Record<string, ReadyCheck>>;
-  /** told after each listing of collections */
-  onListed?: (views: readonly CollectionView[]) => void;
   clock?: () => number;
 }
 
@@ -79,7 +77,6 @@ export async function startQuery(config: QueryConfig, deps: QueryDeps): Promise<
     log,
     visibility,
     clock,
-    onListed: deps.onListed,
     onFailure: (error) => logger.warn({ err: error }, "following commits failed, trying again"),
   });
   const writer = new Writer({ core: lake, log, visibility });

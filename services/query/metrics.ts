@@ -1,7 +1,7 @@
 /**
- * Counters of the query service: a Prometheus histogram and counter per command, gauges of connections and queues,
- * and the plain tallies that INFO and STATS show. Labels are bounded: commands come from the command table ("unknown"
- * for the rest), codes from the error table.
+ * Counters of the query service: a Prometheus histogram and counter per command, gauges of connections and
+ * queues, and the plain tallies that INFO and STATS show. Labels are bounded: commands come from the command
+ * table ("unknown" for the rest), codes from the error table.
  */
 import { Counter, Gauge, Histogram, type Registry } from "prom-client";
 
@@ -56,14 +56,15 @@ export class QueryMetrics {
     });
     gauge(registry, "vexlake_connections", "open RESP connections", gauges.connections);
     gauge(registry, "vexlake_write_queue_bytes", "records waiting for the log", gauges.queuedBytes);
-    gauge(registry, "vexlake_resp_received_bytes", "bytes read from RESP clients", () => this.bytesIn);
-    gauge(registry, "vexlake_resp_sent_bytes", "bytes written to RESP clients", () => this.bytesOut);
-    gauge(
+    counter(
       registry,
-      "vexlake_resp_accepted_connections",
-      "RESP connections since the start",
-      () => this.connectionsTotal,
+      "vexlake_resp_received_bytes_total",
+      "bytes read from RESP clients",
+      () => this.bytesIn,
     );
+    counter(registry, "vexlake_resp_sent_bytes_total", "bytes written to RESP clients", () => this.bytesOut);
+    const accepted = "RESP connections since the start";
+    counter(registry, "vexlake_connections_accepted_total", accepted, () => this.connectionsTotal);
   }
 
   /** One command has been answered; `code` is OK or the first word of its error. */
@@ -117,6 +118,19 @@ function gauge(registry: Registry, name: string, help: string, read: () => numbe
     registers: [registry],
     collect() {
       this.set(read());
+    },
+  });
+}
+
+/** A total that is counted in a plain field and shown when it is asked for. */
+function counter(registry: Registry, name: string, help: string, read: () => number): void {
+  new Counter({
+    name,
+    help,
+    registers: [registry],
+    collect() {
+      this.reset();
+      this.inc(read());
     },
   });
 }

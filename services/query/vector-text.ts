@@ -1,10 +1,11 @@
 /**
- * Vectors written as text, handled as bytes. Numbers are never read here: the engine does that. What is done here is
- * looking at bytes, so that a text can be put into a JSON record without changing what the record says.
+ * Vectors written as text, handled as bytes. Numbers are never read here: the engine does that. What is done
+ * here is looking at bytes, so that a text can be put into a JSON record without changing what the record
+ * says.
  *
- * A text vector is one JSON array of plain numbers: brackets, digits, signs, dots, exponents, commas, blanks; a number
- * of VALUES has the same bytes without brackets, commas and blanks. As no other byte is let through, nothing can close
- * the array early and add fields to the record.
+ * A text vector is one JSON array of plain numbers: brackets, digits, signs, dots, exponents, commas, blanks;
+ * a number of VALUES has the same bytes without brackets, commas and blanks. As no other byte is let through,
+ * nothing can close the array early and add fields to the record.
  */
 const OPEN = 0x5b;
 const CLOSE = 0x5d;
@@ -47,8 +48,8 @@ export function recordFromText(text: Uint8Array): Buffer {
 }
 
 /**
- * The value of a JSON record from VALUES; undefined when one of them has other bytes than a number. Whether they are
- * numbers is for the engine to say, which checks the vector before the record is put into the log.
+ * The value of a JSON record from VALUES; undefined when one of them has other bytes than a number. Whether
+ * they are numbers is for the engine to say, which checks the vector before the record is put into the log.
  */
 export function recordFromValues(frame: Uint8Array, spans: Uint32Array): Buffer | undefined {
   let bytes = PREFIX.length + SUFFIX.length + 2;

@@ -1,7 +1,7 @@
 /**
- * What the query service needs from whoever reads the log for it: is my write visible here, may I write at all, how
- * far has each partition been applied. `Feeds` (common/feed) fits as it is, which is what `vexlake up` hands in:
- * ingest's memtables are the tail. A query node of its own hands in its tails (tails.ts).
+ * What the query service needs from whoever reads the log for it: is my write visible here, may I write at
+ * all, how far has each partition been applied. `Feeds` (common/feed) fits as it is: ingest's in one
+ * process, tails of its own in a query node.
  */
 import type { WriteVerdict } from "../common/feed/waiters.ts";
 
@@ -12,7 +12,9 @@ export interface Visibility {
   /** Resolves once the write with this id is visible on this node; `forget` ends the wait. */
   acknowledged(incarnation: string, write: string): Promise<WriteAck>;
   forget(incarnation: string, write: string): void;
-  /** Resolves once this node reads the log of that incarnation and stands at its newest commit, or behind it. */
+  /**
+   * Resolves once this node reads the log of that incarnation and stands at its newest commit, or behind it.
+   */
   follow(incarnation: string): Promise<void>;
   /** Why writes are refused now (a named state such as a retention hole), or undefined. */
   refusal(incarnation: string): string | undefined;

@@ -1,19 +1,21 @@
 /**
  * Writes from RESP and HTTP: records put into the collection's log, answered when this node shows them.
  *
- * Steps of one write: it gets an acknowledgement id (header vexlake-write) → joins the queue of its incarnation →
- * the queue sends everything that has gathered as one batch while no other batch of it is on the way → the log says
- * where the record lies → the node that reads the log here says that it is visible, and whether its key existed.
+ * Steps of one write: it gets an acknowledgement id (header vexlake-write) → joins the queue of its
+ * incarnation → the queue sends everything that has gathered as one batch while no other batch of it is on
+ * the way → the log says where the record lies → the node that reads the log here says that it is visible,
+ * and whether its key existed.
  *
  * Invariants
  * - Records of one incarnation enter the log in the order of the calls: one batch is on the way at a time.
  * - A write in doubt (the log's answer was lost) is answered as such and never sent again by us.
- * - Nothing is put into a log that this node may not write (named state of the tail): refused before producing.
+ * - Nothing is put into a log that this node may not write (named state of the tail): refused before
+ *   producing.
  * - Past the deadline the answer is "written at partition:offset, not yet visible", never a plain success.
  * - The vector is bytes from start to end.
  *
- * A key goes to the partition of its newest position, live or deleted, because order is only kept inside a partition;
- * a key without one goes where the partitioner says.
+ * A key goes to the partition of its live record, because order is only kept inside a partition; any other
+ * key goes where the partitioner says. (The core does not tell where a deleted key's newest position lies.)
  */
 import { randomBytes } from "node:crypto";
 import type { LogSource, ProducedMessage, ProducedOffset } from "../common/log/source.ts";
@@ -24,13 +26,22 @@ import type { Visibility, WriteAck } from "./visibility.ts";
 
 export type { WriteAck } from "./visibility.ts";
 
-/** How long a write may take to become visible once the log has it: 50 polls of a consumer that waits 100 ms. */
+/**
+ * How long a write may take to become visible once the log has it: 50 polls of a consumer that waits 100 ms.
+ */
 export const VISIBLE_MS_MAX = 5_000;
-/** Most records of one batch: at 4 KiB each (1,024 dimensions) 2 MiB, well below what brokers take in one request. */
+/**
+ * Most records of one batch: bounds the look-up of partitions; at 1.5 KiB each BATCH_BYTES_MAX comes first.
+ */
 const BATCH_RECORDS_MAX = 512;
-/** Most bytes of one batch; brokers refuse more than 1 MiB (message.max.bytes) in one record batch by default. */
+/**
+ * Most bytes of one batch; brokers refuse more than 1 MiB (message.max.bytes) in one record batch by default.
+ */
 const BATCH_BYTES_MAX = 768 * 1024;
-/** Most bytes that wait for their batch, over all collections: 64 batches and more. Beyond it clients are told. */
+/**
+ * Most bytes that wait for their batch, over all collections: 64 batches and more. Beyond it clients are
+ * told.
+ */
 export const QUEUE_BYTES_MAX = 64 * 1024 * 1024;
 /** Headers and framing of one record, for the two sums above. */
 const RECORD_OVERHEAD_BYTES = 256;
@@ -88,7 +99,10 @@ export class Writer {
     return this.#queuedBytes;
   }
 
-  /** Puts one change into the log; resolves when this node shows it. The order of calls is the order in the log. */
+  /**
+   * Puts one change into the log; resolves when this node shows it. The order of calls is the order in the
+   * log.
+   */
   async write(collection: CollectionView, change: Change): Promise<WriteAck> {
     const { visibility } = this.#options;
     const { incarnation } = collection;
@@ -105,6 +119,8 @@ export class Writer {
     const write = this.#nextId();
     (message.headers as Record<string, string | Buffer>)["vexlake-write"] = write;
     const visible = visibility.acknowledged(incarnation, write);
+    // It may be refused before the log has answered; the race below tells the client.
+    visible.catch(() => undefined);
     try {
       const position = await this.#enqueue(collection, { write, key: message.key as Buffer, message, bytes });
       return await this.#until(visible, position);

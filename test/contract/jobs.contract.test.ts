@@ -211,7 +211,7 @@ describe.each(IMPLEMENTATIONS)("job runner: $name", ({ create }) => {
     const { id } = await runner.enqueue("compaction", compaction(1), ulid(1));
     await run(merges.runs, 1);
 
-    merges.runs[0]!.run.progress({ rowsDone: 1, rowsTotal: 20, bytesWritten: 100, phase: "merge" });
+    merges.runs[0]!.run.progress({ rowsDone: 1, rowsTotal: 20, bytesRead: 100, phase: "merge" });
     const seen = await until(
       "progress",
       async () => (await runner.list(["active"]))[0]?.progress ?? undefined,
@@ -220,7 +220,7 @@ describe.each(IMPLEMENTATIONS)("job runner: $name", ({ create }) => {
       merges.runs[0]!.run.progress({ rowsDone, rowsTotal: 20 });
     merges.runs[0]!.release();
 
-    expect(seen).toEqual({ rowsDone: 1, rowsTotal: 20, bytesWritten: 100, phase: "merge" });
+    expect(seen).toEqual({ rowsDone: 1, rowsTotal: 20, bytesRead: 100, phase: "merge" });
     expect((await finished(runner, id)).progress).toEqual({ rowsDone: 20, rowsTotal: 20 });
   });
 

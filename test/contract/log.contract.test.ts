@@ -448,6 +448,34 @@ for (const { name, open } of implementations) {
       }
     });
 
+    it("should_tell_of_a_loss_only_when_no_batch_of_it_runs_any_more", async () => {
+      const topic = await topicOf(2);
+      const group = { kind: "group", group: `g-${randomUUID()}` } as const;
+      const first = new Recorder();
+      const events: string[] = [];
+      const { promise: gate, resolve: open } = Promise.withResolvers<void>();
+      let inside = 0;
+      first.gate = async () => {
+        inside += 1;
+        await gate;
+        events.push("batch ended");
+      };
+      first.onRevoked = () => events.push("revoked");
+      consumers.push(await first.consume(source, topic, group));
+      await source.produce(topic, [...numbered(0, 1), ...numbered(1, 1)]);
+      await eventually("both inside", () => inside === 2);
+      const second = new Recorder();
+      const joining = second.consume(source, topic, group);
+      // Kafka lets the other member claim meanwhile; the local log makes it wait for the first.
+      if (name === "kafka") await eventually("the other's claim", () => second.claims.length > 0);
+      for (let turn = 0; turn < 50; turn++) await new Promise((resolve) => setImmediate(resolve));
+      expect(events).toEqual([]);
+      open();
+      consumers.push(await joining);
+      await eventually("the loss", () => events.includes("revoked"));
+      expect(events).toEqual(["batch ended", "batch ended", "revoked"]);
+    });
+
     it("should_call_no_handler_after_close", async () => {
       const topic = await topicOf(1);
       const recorder = await new Recorder().consume(source, topic);

@@ -201,6 +201,21 @@ describe.skipIf(!brokers)("log on Kafka", () => {
     expect(await source.ranges(topic)).toBeNull();
   });
 
+  it("should_serve_other_topics_after_one_that_it_used_was_deleted", async () => {
+    const [gone, stays] = [await topicOf(1), await topicOf(1)];
+    const use = async (topic: string) => {
+      const [written] = await source.produce(topic, numbered(0, 1));
+      await source.read(topic, 0, 0n, (written?.offset as bigint) + 1n, () => undefined);
+      return (await source.ranges(topic))?.[0]?.high;
+    };
+    expect(await use(gone)).toBe(1n);
+    await withAdmin(brokers, (admin) => admin.deleteTopics({ topics: [gone] }));
+    expect(await use(stays)).toBe(1n);
+    expect(await use(await topicOf(1))).toBe(1n);
+    expect(await source.ranges(gone)).toBeNull();
+    expect(await use(stays)).toBe(2n);
+  });
+
   it("should_report_offsets_under_the_group's_name_from_a_fixed_assignment", async () => {
     const topic = await topicOf(2);
     const group = `g-${randomUUID()}`;

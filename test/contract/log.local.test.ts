@@ -128,6 +128,25 @@ describe("the local log", () => {
     }
   });
 
+  it("should_never_bring_back_a_record_from_behind_a_cut", async () => {
+    const directory = await fresh();
+    const source = await started(directory);
+    await source.ensureTopic(TOPIC, 1);
+    await source.produce(TOPIC, numbered(0, 3));
+    await stopped(source);
+    const path = await newest(directory);
+    // Three frames of one size: the second is torn, the third is whole and behind it.
+    const frame = ((await stat(path)).size - 16) / 3;
+    const handle = await open(path, "r+");
+    await handle.write(Buffer.from([0xff]), 0, 1, 16 + frame + 20);
+    await handle.close();
+    const again = await started(directory);
+    expect(await values(again)).toEqual(["v0"]);
+    await again.produce(TOPIC, [{ partition: 0, key: text("k1"), value: text("n1") }]);
+    await stopped(again);
+    expect(await values(await started(directory))).toEqual(["v0", "n1"]);
+  });
+
   it("should_name_damage_to_acknowledged_records_and_cut_nothing", async () => {
     const directory = await fresh();
     const source = new LocalSource({ directory, logger: silentLogger() });

@@ -146,6 +146,7 @@ export class Recorder {
   readonly next: Map<number, bigint>;
   /** Awaited inside each `batch`. */
   gate: (batch: LogBatch) => Promise<void> | void = () => undefined;
+  onRevoked: () => void = () => undefined;
   claim: Claim;
   consumer!: LogConsumer;
 
@@ -205,6 +206,7 @@ export class Recorder {
       },
       revoked: async (partitions) => {
         this.revoked.push(partitions);
+        this.onRevoked();
       },
       stopped: (state) => {
         this.stopped.push(state);

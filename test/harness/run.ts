@@ -36,7 +36,7 @@ const TABLE = join(ROOT, "target", "test-services.json");
 const VITEST_REPORT = join(ROOT, "target", "vitest.json");
 const BIN = join(ROOT, "node_modules");
 
-await main(async () => {
+async function run(): Promise<number> {
   const required = requiredServices(process.env.VEXLAKE_TEST_REQUIRE);
   const progress = new Progress();
   const say = (text: string) => progress.line(text);
@@ -76,7 +76,7 @@ await main(async () => {
   say(`\n${table}\n\n${parts.join("\n")}\n`);
   process.stdout.write(`${totalsLine(total)}\n`);
   return total.failed > 0 ? 1 : 0;
-});
+}
 
 async function build(progress: Progress) {
   try {
@@ -209,3 +209,5 @@ async function closingTable(rows: TableRow[]): Promise<string> {
   const engine = (await hasEngine()) ? "an engine answers" : "unverified, no container engine answers here";
   return `${formatTable(merged)}\ncontainer images of deploy/.env: ${engine}`;
 }
+
+await main(run);

@@ -48,11 +48,6 @@ impl Dense {
     }
 
     /// All values, row after row.
-    pub fn values(&self) -> &[f32] {
-        &self.values
-    }
-
-    /// The values themselves.
     pub fn into_values(self) -> Vec<f32> {
         self.values
     }
@@ -159,8 +154,10 @@ impl Square {
                     .sum();
                 let rest = self.row(i)[j] - dot;
                 lower.values[i * n + j] = match i == j {
-                    // Rounding can leave a dependent column below zero; the ridge is its floor.
-                    true => (rest + ridge).max(ridge).sqrt().max(f64::MIN_POSITIVE),
+                    // Rounding can leave a dependent column below zero; the ridge is its floor. A
+                    // ridge of zero means that all columns are zero, which any factor keeps.
+                    true if ridge > 0.0 => (rest + ridge).max(ridge).sqrt(),
+                    true => 1.0,
                     false => rest / lower.row(j)[j],
                 };
             }
@@ -310,7 +307,9 @@ mod tests {
             row[3] = 0.0;
         }
         let orthonormal = block.orthonormalise().orthonormalise();
-        assert!(orthonormal.values().iter().all(|value| value.is_finite()));
+        assert!(orthonormal.values.iter().all(|value| value.is_finite()));
+        let zeros = Dense::zeros(5, 3);
+        assert_eq!(zeros.orthonormalise().values, zeros.values);
     }
 
     #[test]

@@ -19,6 +19,7 @@ impl Random {
     }
 
     /// Even in 0..1.
+    #[cfg(test)]
     pub fn unit(&mut self) -> f64 {
         // 53 bits are what an f64 holds.
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64

@@ -108,10 +108,13 @@ mod tests {
         matrix.push([(0, 4.0), (1, 5.0), (2, 6.0)]);
         let right = Dense::from_rows(2, vec![1.0, 10.0, 2.0, 20.0, 3.0, 30.0]);
         let expected = [7.0, 70.0, 0.0, 0.0, -6.0, -60.0, 32.0, 320.0];
-        assert_eq!(matrix.times(&right).values(), expected);
+        assert_eq!(matrix.times(&right).into_values(), expected);
         let transposed = matrix.transposed();
         assert_eq!((transposed.rows(), transposed.width()), (3, 4));
         assert_eq!(transposed.row(0).collect::<Vec<_>>(), [(0, 1.0), (3, 4.0)]);
-        assert_eq!(transposed.transposed().times(&right).values(), expected);
+        assert_eq!(
+            transposed.transposed().times(&right).into_values(),
+            expected
+        );
     }
 }

@@ -78,6 +78,18 @@ fn should_place_texts_of_one_topic_near_each_other_without_a_word_in_common() {
 }
 
 #[test]
+fn should_weigh_a_rare_word_more_than_three_common_ones() {
+    let model = Model::train(&corpus(), DIM, 1);
+    let common = (0..3)
+        .map(|i| word(TOPICS, i))
+        .collect::<Vec<_>>()
+        .join(" ");
+    let rare = word(7, 30);
+    let both = format!("{common} {rare}");
+    assert!(cosine(&model, &both, &rare) > 0.2 + cosine(&model, &both, &common));
+}
+
+#[test]
 fn should_be_the_same_on_any_number_of_threads_and_another_for_another_seed() {
     let texts = &corpus()[..200];
     let train = |threads, seed| {

@@ -193,3 +193,37 @@ fn should_scan_nothing_from_no_rows() {
     );
     assert!(top.is_empty());
 }
+
+#[test]
+fn should_prefer_the_smaller_id_among_equal_keys_in_whatever_order_parts_are_scanned() {
+    let rows = [1.0f32; 12];
+    for bases in [[0, 100], [100, 0]] {
+        let mut top = TopK::new(3);
+        for base in bases {
+            scan(
+                &Query::new(Metric::L2, &[1.0, 2.0]),
+                &rows,
+                &[],
+                None,
+                base,
+                &mut top,
+            );
+        }
+        assert_eq!(top.into_sorted(), [(1.0, 0), (1.0, 1), (1.0, 2)]);
+    }
+}
+
+#[test]
+fn should_answer_rows_so_far_away_that_their_key_is_infinite() {
+    let rows = [3e38f32, -3e38, 1.0, 1.0];
+    let mut top = TopK::new(5);
+    scan(
+        &Query::new(Metric::L2, &[0.0, 0.0]),
+        &rows,
+        &[],
+        None,
+        0,
+        &mut top,
+    );
+    assert_eq!(top.into_sorted(), [(2.0, 1), (f32::INFINITY, 0)]);
+}

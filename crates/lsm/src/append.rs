@@ -3,7 +3,8 @@
 //! 1. Decode every record of the batch from the fetched buffers, vectors into one
 //!    reused arena. What fails gets a reason and a message, and the stream goes on.
 //! 2. Fetch from the snapshot the bases of patches (set-vector, set-attrs), if any.
-//! 3. Under the feed's lock, in offset order: complete patches, insert, count.
+//! 3. Under the feed's lock, in offset order: complete patches, insert, count. Where the
+//!    feed was reset, or the snapshot that gave a base was replaced, since 1: again.
 //!
 //! Offsets below the feed's next are skipped, so delivering a stretch twice changes
 //! nothing; a gap above it is refused, because something was lost on the way here.
@@ -104,6 +105,16 @@ struct Decoded<'a> {
     record: Result<record::Record<'a>, BadRecord>,
 }
 
+/// Times that a batch is judged anew because the view moved underneath: each takes a
+/// commit of a whole memtable, or a reset, while one batch is decoded.
+const ATTEMPTS_MAX: u32 = 16;
+
+/// What patches build on, and the version that said so; `None` when there are no patches.
+struct Bases {
+    version: Option<u64>,
+    by_key: HashMap<String, Base>,
+}
+
 /// The parts of a patch's base that the patch keeps.
 struct Base {
     position: Position,
@@ -119,21 +130,33 @@ impl Incarnation {
     /// the partition is unknown or the table does not fit the buffers; read errors of
     /// patch bases.
     pub async fn append(&self, batch: &Batch<'_>) -> Result<Appended> {
-        let (source, partition) = (batch.source, batch.partition);
-        let unknown = || Error::Invalid(format!("source {source} has no partition {partition}"));
-        let next = self.feed.read(|view| view.applied(source, partition)).ok_or_else(unknown)?.next;
-        if batch.from > next {
-            let from = batch.from;
-            return Err(Error::Conflict(format!("partition {partition}: batch begins at {from}, next is {next}")));
+        let (source, partition, from, to) = (batch.source, batch.partition, batch.from, batch.to);
+        if from > to || to > i64::MAX as u64 {
+            return Err(Error::Invalid(format!("partition {partition}: batch [{from}, {to}) is no stretch")));
         }
         let mut arena = Vec::new();
-        let decoded = tokio::task::block_in_place(|| self.decode(batch, next, &mut arena))?;
-        let bases = self.fetch_bases(&decoded).await?;
-        tokio::task::block_in_place(|| {
-            let mut appended = self.feed.append(|appender| apply(appender, batch, &decoded, &arena, &bases))?;
-            appended.bytes = self.feed.read(View::bytes);
-            Ok(appended)
-        })
+        for _ in 0..ATTEMPTS_MAX {
+            let unknown = || Error::Invalid(format!("source {source} has no partition {partition}"));
+            let next = self.feed.read(|view| view.applied(source, partition)).ok_or_else(unknown)?.next;
+            if from > next {
+                return Err(Error::Conflict(format!("partition {partition}: batch begins at {from}, next is {next}")));
+            }
+            arena.clear();
+            let decoded = tokio::task::block_in_place(|| self.decode(batch, next, &mut arena))?;
+            let bases = self.fetch_bases(&decoded).await?;
+            let appended = tokio::task::block_in_place(|| {
+                self.feed.append(|appender| {
+                    let stands = appender.applied(source, partition).is_some_and(|now| now.next >= next)
+                        && bases.version.is_none_or(|version| version == appender.view().snapshot.version());
+                    stands.then(|| apply(appender, batch, &decoded, &arena, &bases.by_key)).transpose()
+                })
+            })?;
+            if let Some(mut appended) = appended {
+                appended.bytes = self.feed.read(View::bytes);
+                return Ok(appended);
+            }
+        }
+        Err(Error::Conflict(format!("partition {partition}: the view moved {ATTEMPTS_MAX} times under [{from}, {to})")))
     }
 
     fn decode<'a>(&self, batch: &Batch<'a>, next: u64, arena: &mut Vec<f32>) -> Result<Vec<Decoded<'a>>> {
@@ -146,33 +169,66 @@ impl Incarnation {
         let entries = record::entries(batch.table, batch.buffers).map_err(|e| Error::Invalid(e.to_string()))?;
         let mut decoded = Vec::with_capacity(entries.size_hint().0);
         for (offset, timestamp, raw) in entries {
+            // A negative offset is far beyond `to`.
             let offset = offset as u64;
+            if offset < batch.from || offset >= batch.to {
+                let Batch { partition, from, to, .. } = batch;
+                let message = format!("partition {partition}: offset {offset} in the batch [{from}, {to})");
+                return Err(Error::Invalid(message));
+            }
             if offset < next {
                 continue;
             }
-            let record = record::decode(&raw, format, state.schema.dim, arena);
+            let record = judge(&raw, format, state.schema.dim, arena);
             decoded.push(Decoded { offset, timestamp, raw, record });
         }
         Ok(decoded)
     }
 
-    async fn fetch_bases(&self, decoded: &[Decoded<'_>]) -> Result<HashMap<String, Base>> {
+    /// Reads from one snapshot the newest versions that it holds of all patched keys. The
+    /// feed may hold newer ones; that is looked at under its lock.
+    async fn fetch_bases(&self, decoded: &[Decoded<'_>]) -> Result<Bases> {
         let patched = decoded.iter().filter_map(|d| d.record.as_ref().ok()).filter(|r| r.op.is_patch());
-        let mut bases = HashMap::new();
+        let snapshot = self.snapshot();
+        let mut bases = Bases { version: None, by_key: HashMap::new() };
         for record in patched {
+            bases.version = Some(snapshot.version());
             let hash = key_hash(record.id);
-            let (snapshot, found) = self.feed.read(|view| {
-                let in_feed = view.find(hash, record.id).is_some();
-                (view.snapshot.clone(), (!in_feed).then(|| view.snapshot.locate(hash, record.id)).flatten())
+            let (known, found) = self.feed.read(|view| {
+                let known = bases.by_key.contains_key(record.id) || view.find(hash, record.id).is_some();
+                (known, (!known).then(|| snapshot.locate(hash, record.id)).flatten())
             });
+            if known {
+                continue;
+            }
             let Some(Location { segment, entry, deleted: false, position }) = found else { continue };
             let reader = &snapshot.segments[&segment].reader;
             let vector = reader.vector(entry).await?;
             let attrs = reader.attrs(&[entry]).await?.pop().flatten();
-            bases.insert(record.id.to_owned(), Base { position, vector, attrs });
+            bases.by_key.insert(record.id.to_owned(), Base { position, vector, attrs });
         }
         Ok(bases)
     }
+}
+
+/// Decodes a record and refuses what no segment can hold.
+pub(crate) fn judge<'a>(
+    raw: &RawRecord<'a>,
+    format: Format,
+    dim: u32,
+    arena: &mut Vec<f32>,
+) -> Result<record::Record<'a>, BadRecord> {
+    let mut record = record::decode(raw, format, dim, arena)?;
+    // Segments store an absent event time as the least number.
+    if record.event_time == Some(i64::MIN) {
+        if record.op != Op::Delete {
+            let message = format!("event time is {}, needs a greater one", i64::MIN);
+            return Err(BadRecord::new(Reason::BadEventTime, message));
+        }
+        // As with one that does not parse: a delete must not be lost to it.
+        record.event_time = None;
+    }
+    Ok(record)
 }
 
 fn apply(
@@ -189,8 +245,8 @@ fn apply(
     let mut now = before;
     let mut end = batch.to.max(before.next);
     for one in decoded.iter().filter(|one| one.offset >= before.next) {
-        now.log_time = now.log_time.max(one.timestamp);
-        let position = Position { source, log_time: now.log_time, partition, offset: one.offset };
+        let log_time = now.log_time.max(one.timestamp);
+        let position = Position { source, log_time, partition, offset: one.offset };
         let verdict = match &one.record {
             Ok(record) => complete(appender.view(), record, arena, bases, position)
                 .map(|whole| appender.accept(&whole.accepted(record)).existed),
@@ -206,6 +262,7 @@ fn apply(
         if appended.failed_at.is_some() {
             break;
         }
+        now.log_time = log_time;
         appended.accepted += u64::from(verdict.is_ok());
         if let Some(write) = one.raw.write_header {
             appended.acks.push(Ack {

@@ -13,8 +13,8 @@
 //! both drop a sealed memtable once the snapshot covers every stretch of it. There
 //! is no other difference between the two.
 //!
-//! Limits: `MEMTABLES_MAX` bounds the tables that a lookup walks; the services
-//! bound bytes by pausing partitions.
+//! Limits: the services bound bytes by pausing partitions, and with them the tables
+//! that a lookup walks.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -129,6 +129,14 @@ impl View {
         })
     }
 
+    /// Whether the key has a live record in this view.
+    fn is_live(&self, hash: u64, id: &str) -> bool {
+        match self.find(hash, id) {
+            Some((table, index)) => self.tables[table].memtable.entry(index).slot.is_some(),
+            None => self.snapshot.locate(hash, id).is_some_and(|base| !base.deleted),
+        }
+    }
+
     fn is_newer(&self, a: &vexlake_segment::Position, b: &vexlake_segment::Position) -> bool {
         let state = self.snapshot.state();
         state.order(a) > state.order(b)
@@ -206,7 +214,9 @@ impl View {
         };
         let old_is_row = self.tables[number].memtable.entry(old).slot.is_some();
         if !alive {
-            return Verdict { existed: before_visible && old_is_row };
+            // What beat it may itself be hidden: then the rest of the view says what is live.
+            let live = || self.is_live(hash, record.id);
+            return Verdict { existed: if before_visible { old_is_row } else { live() } };
         }
         // The successor stands exactly where its predecessor stood, unless that one was hidden.
         if !before_visible {

@@ -3,9 +3,9 @@
 //! 1. Seal the active memtable; take the sealed ones oldest first, one at a time.
 //! 2. Build one segment of the entries alive and upload it.
 //! 3. On the head to commit on: drop the partitions whose checkpoint is not ours any
-//!    more, and if there were any, build again without them. Find for every key the
-//!    entry that is live at that head: an older one gets a shadow bit, a newer one
-//!    makes our entry born shadowed.
+//!    more, and if there were any, build again without them, reviving what only their
+//!    records had beaten. Find for every key the entry that is live at that head: an
+//!    older one gets a shadow bit, a newer one makes our entry born shadowed.
 //! 4. Commit. A lost race goes back to 3 with the new head; only segments added since
 //!    are probed, everything else found before still stands.
 //! 5. Show the new version, which drops the memtable from the feed.
@@ -13,20 +13,20 @@
 //! Invariant: what a memtable holds is either committed exactly once or belongs to a
 //! partition whose next owner consumes it again from the stored checkpoint.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 use ulid::Ulid;
-use vexlake_manifest::{Head, ManifestError};
+use vexlake_manifest::{Head, ManifestError, State};
 use vexlake_segment::{Built, Delete, Row, SegmentMeta, SegmentWriter, upload};
 
 use crate::error::{Error, Result};
 use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Incarnation};
-use crate::memtable::{Entry, Memtable};
+use crate::memtable::{Entry, EntryIndex, Memtable};
 use crate::shadow::Shadows;
 use crate::snapshot::{Location, Snapshot, locate};
-use crate::state::{Delta, IncarnationState, Range};
+use crate::state::{Delta, IncarnationState, Ledger, Range};
 
 /// What a flush did.
 #[derive(Clone, Debug, Default)]
@@ -49,8 +49,8 @@ pub struct Flushed {
     pub lost: Vec<(u32, u32, u64)>,
 }
 
-/// Partitions, as (source, partition).
-type Partitions = BTreeSet<(u32, u32)>;
+/// Partitions that are not ours any more: (source, partition) → stored next.
+type Gone = BTreeMap<(u32, u32), u64>;
 
 impl Incarnation {
     /// Seals and flushes everything consumed so far; see the file header.
@@ -82,34 +82,42 @@ impl Incarnation {
     }
 
     async fn flush_one(&self, memtable: &Arc<Memtable>, flushed: &mut Flushed) -> Result<()> {
-        let mut dropped = Partitions::new();
+        let mut share: Option<Arc<Share>> = None;
         let mut segment: Option<SegmentMeta> = None;
         let mut probe = Probe::default();
-        let mut head = self.manifest.head();
-        for attempt in 0..=COMMIT_ATTEMPTS_MAX {
-            let lost = lost_partitions(memtable, &head.state);
-            let fresh = attempt == 0 || lost.len() != dropped.len();
-            dropped = lost.keys().copied().collect();
-            let ranges = ranges_of(memtable, &dropped);
-            if ranges.is_empty() {
-                flushed.lost.extend(lost.iter().map(|((s, p), next)| (*s, *p, *next)));
+        for _ in 0..=COMMIT_ATTEMPTS_MAX {
+            // The newest known: another task of this process may have followed meanwhile.
+            let head = self.manifest.head();
+            let gone = gone_partitions(memtable, &head.state);
+            let lost = lost_partitions(memtable, &gone);
+            let ours = match &share {
+                Some(share) if share.gone.keys().eq(gone.keys()) => share.clone(),
+                _ => Arc::new(Share::of(memtable, gone, &head.state)),
+            };
+            if ours.ranges.is_empty() {
+                flushed.lost.extend(lost);
+                self.show(head).await?;
                 return Ok(());
             }
-            if fresh {
-                segment = self.write_segment(memtable, &dropped).await?;
+            // A mark newer than the name would refuse it, and its sweep may have taken the files.
+            let swept = segment.as_ref().is_some_and(|s| s.id.timestamp_ms() < head.state.cutoff_ms());
+            if swept || !share.as_ref().is_some_and(|share| Arc::ptr_eq(share, &ours)) {
+                probe = Probe::default();
+                segment = self.write_segment(memtable, &ours).await?;
                 (self.context.components.crash)("flush:uploaded");
             }
-            let shadows = self.shadows(memtable, &dropped, segment.as_ref(), &head, &mut probe).await?;
+            share = Some(ours.clone());
+            let shadows = self.shadows(memtable, &ours, segment.as_ref(), &head, &mut probe).await?;
             let adds: Vec<SegmentMeta> = segment.iter().cloned().collect();
-            let delta = Delta::Append { ranges: ranges.clone(), adds: adds.clone(), shadows };
+            let delta = Delta::Append { ranges: ours.ranges.clone(), adds: adds.clone(), shadows };
             match self.manifest.commit(&head, delta, &self.context.author).await {
                 Ok(committed) => {
                     (self.context.components.crash)("flush:committed");
-                    flushed.note(&committed, adds, ranges, lost);
+                    flushed.note(&committed, adds, ours.ranges.clone(), lost);
                     self.show(committed).await?;
                     return Ok(());
                 }
-                Err(ManifestError::Conflict { .. }) => head = self.manifest.refresh().await?,
+                Err(ManifestError::Conflict { .. }) => drop(self.manifest.refresh().await?),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -117,26 +125,25 @@ impl Incarnation {
         Err(Error::Conflict(message))
     }
 
-    /// Builds and uploads the segment of the entries that are alive and ours; `None`
-    /// when there are none.
-    async fn write_segment(&self, memtable: &Arc<Memtable>, dropped: &Partitions) -> Result<Option<SegmentMeta>> {
-        if ours(memtable, dropped).next().is_none() {
+    /// Builds and uploads the segment of our entries; `None` when there are none.
+    async fn write_segment(&self, memtable: &Arc<Memtable>, ours: &Arc<Share>) -> Result<Option<SegmentMeta>> {
+        if ours.entries.is_empty() {
             return Ok(None);
         }
         let id = self.manifest.mint();
         let schema = self.manifest.head().state.schema.segment();
         let spool = tempfile::tempdir_in(&self.context.spool)
             .map_err(|e| Error::Unavailable(format!("spool {}: {e}", self.context.spool.display())))?;
-        let (memtable, dropped, path) = (memtable.clone(), dropped.clone(), spool.path().to_owned());
+        let (memtable, ours, path) = (memtable.clone(), ours.clone(), spool.path().to_owned());
         let built = tokio::task::spawn_blocking(move || -> Result<Built> {
             let mut writer = SegmentWriter::create(&path, id, &schema)?;
-            for entry in ours(&memtable, &dropped) {
+            for entry in ours.entries(&memtable) {
                 if let Some(vector) = memtable.vector(entry) {
                     let (id, attrs) = (memtable.id(entry), memtable.attrs(entry));
                     writer.push(&Row { id, vector, attrs, event_time: entry.event_time, position: entry.position })?;
                 }
             }
-            for entry in ours(&memtable, &dropped).filter(|e| e.slot.is_none()) {
+            for entry in ours.entries(&memtable).filter(|e| e.slot.is_none()) {
                 let id = memtable.id(entry);
                 writer.delete(&Delete { id, event_time: entry.event_time, position: entry.position })?;
             }
@@ -152,7 +159,7 @@ impl Incarnation {
     async fn shadows(
         &self,
         memtable: &Memtable,
-        dropped: &Partitions,
+        ours: &Share,
         segment: Option<&SegmentMeta>,
         head: &Arc<Head<IncarnationState>>,
         probe: &mut Probe,
@@ -168,8 +175,8 @@ impl Incarnation {
             }
         };
         let bits = tokio::task::block_in_place(|| {
-            probe.update(memtable, &snapshot);
-            probe.bits(memtable, dropped, segment, &snapshot)
+            probe.update(memtable, ours, &snapshot);
+            probe.bits(memtable, ours, segment, &snapshot)
         });
         Ok(Shadows::place(bits, &self.store, self.manifest.mint()).await?)
     }
@@ -181,12 +188,12 @@ impl Flushed {
         head: &Head<IncarnationState>,
         adds: Vec<SegmentMeta>,
         ranges: Vec<Range>,
-        lost: BTreeMap<(u32, u32), u64>,
+        lost: Vec<(u32, u32, u64)>,
     ) {
         self.version = head.version;
         self.commits += 1;
         self.ranges.extend(ranges);
-        self.lost.extend(lost.into_iter().map(|((source, partition), next)| (source, partition, next)));
+        self.lost.extend(lost);
         for meta in adds {
             self.rows += u64::from(meta.rows);
             self.deletes += u64::from(meta.deletes);
@@ -196,40 +203,75 @@ impl Flushed {
     }
 }
 
-/// The entries that a segment of this memtable holds, in arrival order.
-fn ours<'a>(memtable: &'a Memtable, dropped: &'a Partitions) -> impl Iterator<Item = &'a Entry> {
-    memtable
-        .entries()
-        .iter()
-        .filter(|e| e.alive && !dropped.contains(&(e.position.source, e.position.partition)))
-}
-
-/// Partitions of the memtable whose stored checkpoint is not where the stretch begins.
-fn lost_partitions(memtable: &Memtable, state: &IncarnationState) -> BTreeMap<(u32, u32), u64> {
+/// Partitions of the memtable whose stored checkpoint is not where the stretch begins,
+/// with the stored next offset.
+fn gone_partitions(memtable: &Memtable, state: &IncarnationState) -> Gone {
     let stored = |(source, partition)| state.checkpoint(source, partition).map_or(0, |c| c.next);
-    memtable
-        .stretches()
-        .iter()
-        .filter(|(key, stretch)| stored(**key) != stretch.from)
-        .map(|(key, _)| (*key, stored(*key)))
-        .collect()
+    let stretches = memtable.stretches().iter();
+    stretches.filter(|(key, s)| stored(**key) != s.from).map(|(key, _)| (*key, stored(*key))).collect()
 }
 
-fn ranges_of(memtable: &Memtable, dropped: &Partitions) -> Vec<Range> {
-    let kept = memtable.stretches().iter().filter(|(key, s)| !dropped.contains(key) && s.to > s.from);
-    kept.map(|((source, partition), s)| Range {
-        source: *source,
-        partition: *partition,
-        from: s.from,
-        to: s.to,
-        log_time: s.log_time,
-        last: s.last,
-        ledger: s.ledger,
-    })
-    .collect()
+/// Those of the gone partitions that somebody else moved. A stretch that is committed to
+/// its very end is not lost, and mostly our own: a commit whose answer did not arrive.
+fn lost_partitions(memtable: &Memtable, gone: &Gone) -> Vec<(u32, u32, u64)> {
+    let moved = gone.iter().filter(|(key, next)| memtable.stretches()[key].to != **next);
+    moved.map(|((source, partition), next)| (*source, *partition, *next)).collect()
 }
 
-/// For every entry of a memtable the committed entry of its key, kept across lost races.
+/// What of a memtable is still ours to commit.
+struct Share {
+    gone: Gone,
+    /// Entries that become rows and deletes, in arrival order.
+    entries: Vec<EntryIndex>,
+    ranges: Vec<Range>,
+}
+
+impl Share {
+    /// Without gone partitions: what is alive. A gone partition takes its records with
+    /// it, also where they had beaten records of ours: those are revived, since the
+    /// offsets that beat them are committed later, by somebody else.
+    fn of(memtable: &Memtable, gone: Gone, state: &IncarnationState) -> Self {
+        let key_of = |entry: &Entry| (entry.position.source, entry.position.partition);
+        let all = || memtable.entries().iter().zip(0..);
+        let mut ledgers: BTreeMap<(u32, u32), Ledger> =
+            memtable.stretches().iter().map(|(key, s)| (*key, s.ledger)).collect();
+        let entries: Vec<EntryIndex> = if gone.is_empty() {
+            all().filter(|(entry, _)| entry.alive).map(|(_, index)| index).collect()
+        } else {
+            let mut newest: HashMap<&str, EntryIndex> = HashMap::new();
+            for (entry, index) in all().filter(|(entry, _)| !gone.contains_key(&key_of(entry))) {
+                let best = newest.entry(memtable.id(entry)).or_insert(index);
+                let order = |index: EntryIndex| state.order(&memtable.entry(index).position);
+                *best = if order(index) > order(*best) { index } else { *best };
+            }
+            let mut entries: Vec<EntryIndex> = newest.into_values().collect();
+            entries.sort_unstable();
+            for entry in entries.iter().map(|index| memtable.entry(*index)).filter(|entry| !entry.alive) {
+                let ledger = ledgers.get_mut(&key_of(entry)).expect("an entry belongs to a stretch");
+                ledger.kept += 1;
+                ledger.superseded -= 1;
+            }
+            entries
+        };
+        let kept = memtable.stretches().iter().filter(|(key, s)| !gone.contains_key(key) && s.to > s.from);
+        let ranges = kept.map(|(key, s)| Range {
+            source: key.0,
+            partition: key.1,
+            from: s.from,
+            to: s.to,
+            log_time: s.log_time,
+            last: s.last,
+            ledger: ledgers[key],
+        });
+        Self { ranges: ranges.collect(), gone, entries }
+    }
+
+    fn entries<'a>(&'a self, memtable: &'a Memtable) -> impl Iterator<Item = &'a Entry> {
+        self.entries.iter().map(|index| memtable.entry(*index))
+    }
+}
+
+/// For every entry of a share the committed entry of its key, kept across lost races.
 #[derive(Default)]
 struct Probe {
     probed: BTreeSet<Ulid>,
@@ -239,11 +281,11 @@ struct Probe {
 impl Probe {
     /// Brings the findings up to a snapshot: probes the segments not seen yet, and
     /// forgets what is no longer live.
-    fn update(&mut self, memtable: &Memtable, snapshot: &Snapshot) {
-        self.found.resize(memtable.entries().len(), None);
+    fn update(&mut self, memtable: &Memtable, ours: &Share, snapshot: &Snapshot) {
+        self.found.resize(ours.entries.len(), None);
         let added: Vec<_> =
             snapshot.segments.iter().filter(|(id, _)| !self.probed.contains(id)).map(|(_, view)| view).collect();
-        for (entry, found) in memtable.entries().iter().zip(&mut self.found) {
+        for (entry, found) in ours.entries(memtable).zip(&mut self.found) {
             let live = |l: &Location| {
                 snapshot.segments.get(&l.segment).is_some_and(|view| !view.shadow.contains(l.entry))
             };
@@ -256,16 +298,13 @@ impl Probe {
     fn bits(
         &self,
         memtable: &Memtable,
-        dropped: &Partitions,
+        ours: &Share,
         segment: &SegmentMeta,
         snapshot: &Snapshot,
     ) -> BTreeMap<Ulid, RoaringBitmap> {
         let mut bits: BTreeMap<Ulid, RoaringBitmap> = BTreeMap::new();
         let (mut row, mut delete) = (0, segment.rows);
-        for (entry, found) in memtable.entries().iter().zip(&self.found) {
-            if !entry.alive || dropped.contains(&(entry.position.source, entry.position.partition)) {
-                continue;
-            }
+        for (entry, found) in ours.entries(memtable).zip(&self.found) {
             let ordinal = if entry.slot.is_some() { &mut row } else { &mut delete };
             if let Some(found) = found {
                 let newer = snapshot.state().order(&found.position) > snapshot.state().order(&entry.position);

@@ -100,8 +100,8 @@ impl Incarnation {
         Ok(reached)
     }
 
-    /// Ends the incarnation: the last commit, then everything but HEAD and the last
-    /// slot. Safe to run again after a crash.
+    /// Ends the incarnation: the last commit, then its segments and shadow objects. HEAD,
+    /// slots and bases stay, and fence whoever still writes. Safe to run again after a crash.
     ///
     /// # Errors
     /// Store errors.

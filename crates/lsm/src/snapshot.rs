@@ -80,13 +80,16 @@ impl Snapshot {
         head: Arc<Head<IncarnationState>>,
         previous: Option<&Snapshot>,
     ) -> Result<Snapshot> {
+        // The files of a retired incarnation go at once, so nothing of it can be opened.
+        let none = BTreeMap::new();
+        let live = if head.state.retired { &none } else { &head.state.segments };
         let state = &head.state;
         let reusable = |id: &Ulid, segment: &SegmentState| {
             let view = previous?.segments.get(id)?;
             (view.shadow_version == segment.shadow.version).then(|| view.clone())
         };
         let stale: Vec<(&Ulid, &SegmentState)> =
-            state.segments.iter().filter(|(id, segment)| reusable(id, segment).is_none()).collect();
+            live.iter().filter(|(id, segment)| reusable(id, segment).is_none()).collect();
         let wanted: BTreeSet<Ulid> = stale.iter().flat_map(|(_, s)| s.shadow.objects.iter().copied()).collect();
         let objects = shadow::read_objects(store, &wanted).await?;
         let schema = state.schema.segment();
@@ -110,7 +113,7 @@ impl Snapshot {
         let opened: BTreeMap<Ulid, SegmentView> =
             futures::stream::iter(opens.collect::<Vec<_>>()).buffer_unordered(OPENS_MAX).try_collect().await?;
         let mut segments = opened;
-        for (id, segment) in &state.segments {
+        for (id, segment) in live {
             if let Some(view) = reusable(id, segment) {
                 segments.insert(*id, view);
             }

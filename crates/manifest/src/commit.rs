@@ -243,7 +243,10 @@ impl Access<'_> {
                 Ok(Created::Exists) => {}
                 Err(error) => {
                     sent_in_doubt |= error.doubt;
-                    if !error.doubt && !error.retriable {
+                    // A refusal is final even in doubt: a disk that cannot sync shows a
+                    // slot that a power cut may undo, so reading would settle nothing.
+                    let refused = error.kind == StoreErrorKind::Refused;
+                    if refused || !(error.doubt || error.retriable) {
                         return Err(error.with_doubt(sent_in_doubt).into());
                     }
                     last = Some(error);

@@ -75,7 +75,8 @@ impl<S: State> Manifest<S> {
         self.at(low).await
     }
 
-    async fn slot_of(&self, version: u64) -> Result<CommitBody, ManifestError> {
+    /// The slot of a retained or pinned version; `Expired` where that ended meanwhile.
+    pub(crate) async fn slot_of(&self, version: u64) -> Result<CommitBody, ManifestError> {
         match self.access().read_slot(version).await? {
             Some(slot) => Ok(slot),
             None => {

@@ -174,9 +174,13 @@ impl Access<'_> {
         if head.version > reached || head.retain_from > first {
             return self.load().await.map(Some);
         }
-        match newest {
-            Some(newest) => self.materialise(newest, Some(known)).await.map(Some),
-            None => Ok(None),
+        let Some(newest) = newest else {
+            return Ok(None);
+        };
+        match self.materialise(newest, Some(known)).await {
+            // Its base may have been swept since the check; HEAD knows.
+            Err(ManifestError::Corrupt { .. }) => self.load().await.map(Some),
+            outcome => outcome.map(Some),
         }
     }
 
@@ -235,32 +239,33 @@ impl Access<'_> {
     }
 
     /// What is here? `None`: no manifest. `Some(None)`: one with a HEAD. `Some(Some(v0))`:
-    /// a version 0 without HEAD. Slots beyond it without a HEAD are a lake that lost it:
-    /// refused, because a new version 0 among them would start a second history.
+    /// a creation that died before its HEAD. A later slot without a HEAD is a manifest
+    /// that lost it (nobody commits before HEAD is there): refused, because what was
+    /// swept is unknown, and guessing could start a second history.
     pub(crate) async fn find_first<S: State>(
         &self,
     ) -> Result<Option<Option<Head<S>>>, ManifestError> {
         if self.read_head().await?.is_some() {
             return Ok(Some(None));
         }
-        if let Some(slot) = self.read_slot(0).await? {
-            return Ok(Some(Some(self.materialise(slot, None).await?)));
-        }
+        let first = self.read_slot(0).await?;
         let listed = self.store.list(keys::SLOTS).await?;
-        let strays = listed
+        let versions = listed
             .iter()
-            .filter_map(|entry| keys::slot_version(&entry.key))
-            .filter(|&version| version > 0);
-        let Some(stray) = strays.max() else {
-            return Ok(None);
-        };
+            .filter_map(|slot| keys::slot_version(&slot.key));
+        let newest = versions.max().unwrap_or(0);
+        // Again: a creation may have ended, and a commit been made, in between.
         if self.read_head().await?.is_some() {
             return Ok(Some(None));
         }
-        Err(ManifestError::corrupt(
-            keys::HEAD,
-            format!("absent, although version {stray} exists; restore it"),
-        ))
+        if newest > 0 {
+            let message = format!("absent, although version {newest} exists; restore it");
+            return Err(ManifestError::corrupt(keys::HEAD, message));
+        }
+        match first {
+            Some(slot) => Ok(Some(Some(self.materialise(slot, None).await?))),
+            None => Ok(None),
+        }
     }
 
     /// Turns a slot into a version with its state. From `known` where that lies on the

@@ -23,11 +23,24 @@ use crate::state::{Head, State};
 
 /// Deletions in flight: a sweep is background work.
 const DELETES_IN_FLIGHT_MAX: usize = 16;
+/// Marks come minutes apart: to be overtaken twice in one sweep is damage already.
+const SWEEPS_MAX: u32 = 3;
 
 impl<S: State> Manifest<S> {
     /// Deletes what the last mark gave up; answers how many objects. Nothing to do
     /// before the first mark; safe to repeat, and to run anywhere at any time.
     pub async fn sweep_slots(&self) -> Result<u64, ManifestError> {
+        for _ in 1..SWEEPS_MAX {
+            match self.sweep_once().await {
+                // Another sweep of a newer mark came by; that mark is ours to sweep as well.
+                Err(ManifestError::Expired { .. }) => {}
+                outcome => return outcome,
+            }
+        }
+        self.sweep_once().await
+    }
+
+    async fn sweep_once(&self) -> Result<u64, ManifestError> {
         let head = self.reload().await?;
         let retain_from = head.state.retain_from();
         if retain_from == 0 {
@@ -74,20 +87,12 @@ impl<S: State> Manifest<S> {
         let mut bases = HashSet::from([head.chain.base.key.clone()]);
         let mut base = head.chain.base.clone();
         while base.version >= retain_from && base.version > 0 {
-            base = self.base_of(base.version).await?;
+            base = self.slot_of(base.version).await?.base;
             bases.insert(base.key.clone());
         }
         for &version in pinned.iter().filter(|&&version| version < retain_from) {
-            bases.insert(self.base_of(version).await?.key);
+            bases.insert(self.slot_of(version).await?.base.key);
         }
         Ok(bases)
-    }
-
-    async fn base_of(&self, version: u64) -> Result<crate::wire::BasePointer, ManifestError> {
-        let slot = self.access().read_slot(version).await?;
-        let slot = slot.ok_or_else(|| {
-            ManifestError::corrupt(keys::slot(version), "absent, although retained")
-        })?;
-        Ok(slot.base)
     }
 }

@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Counters, Toy, add, author, clock, commit, directory, quick};
+use common::{Change, Counters, Toy, add, author, clock, commit, directory, quick};
 use tempfile::TempDir;
 use vexlake_manifest::{ManifestError, unframe};
 use vexlake_store::Store;
@@ -120,32 +120,31 @@ async fn should_refuse_whole_objects_in_the_wrong_place() {
 
 #[tokio::test]
 async fn should_say_that_head_is_missing_rather_than_start_a_second_history() {
-    let (_here, store, toy, _) = subject().await;
-    // Swept up to the last version, so that version 0 is gone as well.
-    commit(
-        &toy,
-        common::Change::Mark {
-            retain_from: 6,
-            cutoff_ms: 0,
-        },
-    )
-    .await;
-    toy.sweep_slots().await.unwrap();
-    store.delete("HEAD").await.unwrap();
-    let lost =
-        |outcome| matches!(outcome, Err(ManifestError::Corrupt { key, .. }) if key == "HEAD");
-    assert!(lost(Toy::open(store.clone(), clock()).await.map(drop)));
-    assert!(lost(
-        Toy::create(store.clone(), Counters::default(), &author("b"), clock())
-            .await
-            .map(drop)
-    ));
-    assert!(lost(toy.refresh().await.map(drop)));
-    assert!(lost(
-        toy.commit(&toy.head(), add(9), &author("a"))
-            .await
-            .map(drop)
-    ));
+    // Whole; swept up to the last version; and swept but for a pinned version 0, which
+    // would look like a creation that died.
+    for (swept, pinned) in [(false, false), (true, false), (true, true)] {
+        let (_here, store, toy, _) = subject().await;
+        if pinned {
+            commit(&toy, Change::Pin(0)).await;
+        }
+        if swept {
+            let mark = Change::Mark {
+                retain_from: 6,
+                cutoff_ms: 0,
+            };
+            commit(&toy, mark).await;
+            assert!(toy.sweep_slots().await.unwrap() >= 5);
+        }
+        store.delete("HEAD").await.unwrap();
+        let lost =
+            |outcome| matches!(outcome, Err(ManifestError::Corrupt { key, .. }) if key == "HEAD");
+        let created = Toy::create(store.clone(), Counters::default(), &author("b"), clock()).await;
+        assert!(lost(created.map(drop)));
+        assert!(lost(Toy::open(store.clone(), clock()).await.map(drop)));
+        assert!(lost(toy.refresh().await.map(drop)));
+        let committed = toy.commit(&toy.head(), add(9), &author("a")).await;
+        assert!(lost(committed.map(drop)));
+    }
 }
 
 #[tokio::test]

@@ -453,3 +453,25 @@ async fn should_refuse_a_commit_that_no_reader_should_have_to_hold() {
     })
     .await;
 }
+
+/// Services spawn these: the futures must be able to move between threads while they
+/// borrow what lives in another future.
+#[tokio::test]
+async fn should_offer_futures_that_can_be_spawned() {
+    each(async |store| {
+        let all = tokio::spawn(async move {
+            let by = author("a");
+            let toy = Toy::create(store.clone(), Counters::default(), &by, clock()).await?;
+            let parent = toy.head();
+            toy.commit(&parent, add(1), &by).await?;
+            let other = Toy::open(store.clone(), clock()).await?;
+            other.refresh().await?;
+            other.at(0).await?;
+            other.at_time(u64::MAX).await?;
+            other.history(1).await?;
+            other.sweep_slots().await
+        });
+        assert_eq!(all.await.unwrap().unwrap(), 0);
+    })
+    .await;
+}

@@ -123,6 +123,12 @@ impl SegmentError {
         move |source| SegmentError::Io { path, source }
     }
 
+    pub(crate) fn worker(error: tokio::task::JoinError) -> Self {
+        SegmentError::Worker {
+            message: error.to_string(),
+        }
+    }
+
     pub(crate) fn parquet(file: &'static str) -> impl FnOnce(ParquetError) -> Self {
         move |source| SegmentError::Parquet { file, source }
     }

@@ -57,9 +57,7 @@ pub(crate) async fn rebuild(
     };
     let (meta, schema) = (meta.clone(), *schema);
     let derived = tokio::task::spawn_blocking(move || derive(&meta, schema, &data, deletes));
-    derived.await.map_err(|error| SegmentError::Worker {
-        message: error.to_string(),
-    })?
+    derived.await.map_err(SegmentError::worker)?
 }
 
 async fn copy_verified(store: &Store, file: &FileMeta) -> Result<File> {

@@ -30,7 +30,8 @@ use tempfile::TempDir;
 use ulid::Ulid;
 use vexlake_store::Store;
 
-/// Writes one segment into a spool folder.
+/// Writes one segment into a spool folder. Disk and CPU work without `await`:
+/// drive it from a thread that may block.
 pub struct SegmentWriter {
     id: Ulid,
     schema: SegmentSchema,

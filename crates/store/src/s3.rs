@@ -14,7 +14,8 @@
 //! by itself; a failed upload is aborted. Left out on purpose: bucket control
 //! (the services' part) and credentials from the environment (Rust reads none).
 
-use std::error::Error as _;
+mod answers;
+
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -26,7 +27,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
-use object_store::client::{HttpError, HttpErrorKind};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{
@@ -34,6 +34,7 @@ use object_store::{
     RetryConfig, UpdateVersion,
 };
 
+use self::answers::{explain, in_doubt};
 use crate::StoreError;
 use crate::config::StoreConfig;
 use crate::faults::Op;
@@ -384,122 +385,4 @@ async fn blocking<T: Send + 'static>(
 
 fn path(key: &str) -> Result<Path, StoreError> {
     Path::parse(key).map_err(|e| StoreError::refused(key, format!("invalid key: {e}")))
-}
-
-/// A conditional write that failed may still be applied, unless the server said no
-/// or was never reached.
-fn in_doubt(error: StoreError) -> StoreError {
-    let unreached = connection_failed(&error);
-    let answered = !error.retriable && error.kind != crate::StoreErrorKind::Unavailable;
-    error.with_doubt(!unreached && !answered)
-}
-
-fn connection_failed(error: &StoreError) -> bool {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(http) = error.downcast_ref::<HttpError>() {
-            return http.kind() == HttpErrorKind::Connect;
-        }
-        cause = error.source();
-    }
-    false
-}
-
-/// Sorts the client's errors into ours.
-fn explain(key: &str, error: Error) -> StoreError {
-    let text = error.to_string();
-    let made = match &error {
-        // Also a 404, and the difference between an empty lake and a missing one.
-        Error::NotFound { .. } if text.contains("NoSuchBucket") => {
-            StoreError::refused(key, "no such bucket")
-        }
-        Error::NotFound { .. } => StoreError::not_found(key),
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
-            StoreError::refused(key, format!("credentials rejected: {text}"))
-        }
-        Error::NotSupported { .. } | Error::NotImplemented { .. } | Error::InvalidPath { .. } => {
-            StoreError::refused(key, text)
-        }
-        _ => match status_of(&text) {
-            Some(416) => StoreError::corrupt(key, "range beyond the end of the object"),
-            Some(408 | 409 | 429) | None => StoreError::unavailable(key, text),
-            Some(400..=499 | 501) => StoreError::refused(key, text),
-            Some(_) => StoreError::unavailable(key, text),
-        },
-    };
-    made.with_source(error)
-}
-
-/// The HTTP status of a failed request. The client's error type that holds it is
-/// private (object_store 0.13.2), its text is not; where the text changes, the error
-/// counts as one without an answer, which is retried: the safe side.
-fn status_of(text: &str) -> Option<u16> {
-    let (_, rest) = text.split_once("status code: ")?;
-    rest.get(..3)?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::StoreErrorKind;
-
-    fn generic(text: &str) -> Error {
-        Error::Generic {
-            store: "S3",
-            source: text.to_owned().into(),
-        }
-    }
-
-    #[test]
-    fn should_sort_answers_by_what_the_caller_can_do() {
-        let cases = [
-            (
-                "non-2xx status code: 503 Service Unavailable",
-                StoreErrorKind::Unavailable,
-                true,
-            ),
-            (
-                "non-2xx status code: 400 Bad Request",
-                StoreErrorKind::Refused,
-                false,
-            ),
-            (
-                "non-2xx status code: 501 Not Implemented",
-                StoreErrorKind::Refused,
-                false,
-            ),
-            (
-                "non-2xx status code: 416 Range Not Satisfiable",
-                StoreErrorKind::Corrupt,
-                false,
-            ),
-            ("connection reset", StoreErrorKind::Unavailable, true),
-        ];
-        for (text, kind, retriable) in cases {
-            let error = explain("k", generic(text));
-            assert_eq!((error.kind, error.retriable), (kind, retriable), "{text}");
-        }
-    }
-
-    #[test]
-    fn should_doubt_a_conditional_write_unless_the_server_said_no() {
-        assert!(in_doubt(explain("k", generic("status code: 500"))).doubt);
-        assert!(in_doubt(explain("k", generic("timed out"))).doubt);
-        assert!(!in_doubt(explain("k", generic("status code: 400"))).doubt);
-    }
-
-    #[test]
-    fn should_not_take_a_missing_bucket_for_a_missing_object() {
-        let source = "status code: 404: <Code>NoSuchBucket</Code>"
-            .to_owned()
-            .into();
-        let error = explain(
-            "k",
-            Error::NotFound {
-                path: "k".into(),
-                source,
-            },
-        );
-        assert_eq!(error.kind, StoreErrorKind::Refused);
-    }
 }

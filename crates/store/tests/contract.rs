@@ -1,6 +1,7 @@
 //! The contract of a store, run against every implementation.
 
 #![allow(clippy::unwrap_used)] // a test's panic is its verdict
+#![allow(clippy::single_range_in_vec_init)] // one range is a list of ranges here
 
 mod common;
 
@@ -302,4 +303,28 @@ async fn should_account_for_every_request() {
         );
     })
     .await;
+}
+
+/// Services spawn these: the futures must be able to move between threads while they
+/// borrow what lives in another future.
+#[tokio::test]
+async fn should_offer_futures_that_can_be_spawned() {
+    let store = common::directory();
+    let store = store.store.clone();
+    let all = tokio::spawn(async move {
+        let (key, path) = (String::from("k"), std::path::PathBuf::from("none"));
+        let _ = store.probe().await;
+        let _ = store.put(&key, body("x")).await;
+        let _ = store.put_file(&key, &path).await;
+        let _ = store.create(&key, body("x")).await;
+        let _ = store.get(&key).await;
+        let _ = store.get_ranges(&key, &[0..1, 0..1]).await;
+        let found = store.get_tagged(&key).await;
+        let tag = found.ok().flatten().map(|(_, tag)| tag);
+        let _ = store.swap(&key, tag.as_ref(), body("y")).await;
+        let _ = store.size(&key).await;
+        let _ = store.list(&key).await;
+        store.delete(&key).await
+    });
+    let _ = all.await;
 }

@@ -57,30 +57,39 @@ async fn open(endpoint: &str) -> Store {
     Store::open(&config).await.unwrap()
 }
 
-async fn reply(mut stream: TcpStream, answer: Answer) {
+/// Reads a whole request, its body by the declared length; `false` where it broke off.
+async fn read_request(stream: &mut TcpStream) -> bool {
     let mut request = Vec::new();
-    let mut buffer = [0; 4096];
-    // Bodies of these tests are tiny: the whole request is there once its declared length is.
-    loop {
+    let mut buffer = vec![0; 64 << 10];
+    let mut left = None;
+    while left != Some(0) {
         let read = stream.read(&mut buffer).await.unwrap_or(0);
+        if read == 0 {
+            return false;
+        }
+        if let Some(bytes) = &mut left {
+            *bytes -= read;
+            continue;
+        }
         request.extend_from_slice(&buffer[..read]);
-        let text = String::from_utf8_lossy(&request);
-        let Some((head, body)) = text.split_once("\r\n\r\n") else {
-            if read == 0 {
-                return;
-            }
+        let Some(end) = request.windows(4).position(|window| window == b"\r\n\r\n") else {
             continue;
         };
+        let head = String::from_utf8_lossy(&request[..end]).to_lowercase();
         let declared = head.lines().find_map(|line| {
-            line.to_lowercase()
-                .strip_prefix("content-length:")?
+            line.strip_prefix("content-length:")?
                 .trim()
-                .parse()
+                .parse::<usize>()
                 .ok()
         });
-        if read == 0 || body.len() >= declared.unwrap_or(0) {
-            break;
-        }
+        left = Some(declared.unwrap_or(0) - (request.len() - end - 4));
+    }
+    true
+}
+
+async fn reply(mut stream: TcpStream, answer: Answer) {
+    if !read_request(&mut stream).await {
+        return;
     }
     let (head, length, body) = match answer {
         Answer::Nothing => return,
@@ -247,4 +256,45 @@ async fn should_refuse_a_server_that_ignores_conditions() {
             .contains("4 of 4 concurrent create-only writes won"),
         "{error}"
     );
+}
+
+/// Two parts: one of 8 MiB, one of a byte.
+fn two_parts() -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(TWO_PARTS as u64).unwrap();
+    file
+}
+
+const TWO_PARTS: usize = (8 << 20) + 1;
+const UPLOAD: Answer = Answer::Whole(
+    "200 OK",
+    "<InitiateMultipartUploadResult><Bucket>b</Bucket><Key>k</Key><UploadId>u</UploadId></InitiateMultipartUploadResult>",
+);
+
+#[tokio::test]
+async fn should_settle_a_lost_end_of_an_upload_by_the_object_itself() {
+    let gone = Answer::Whole("404 Not Found", "<Code>NoSuchUpload</Code>");
+    let part = Answer::Whole(OK, "");
+    let there = Answer::Announced(OK, TWO_PARTS, "");
+    let answers = vec![UPLOAD, part.clone(), part, Answer::Nothing, gone, there];
+    let server = serve(answers).await;
+    server
+        .store
+        .put_file("k", two_parts().path())
+        .await
+        .unwrap();
+    assert_eq!(server.served.load(Ordering::SeqCst), 6);
+}
+
+#[tokio::test]
+async fn should_end_a_refused_upload_with_an_abort() {
+    let server = serve(vec![UPLOAD, Answer::Whole("403 Forbidden", "")]).await;
+    let error = server
+        .store
+        .put_file("k", two_parts().path())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Refused);
+    // The start, one or both parts, the abort.
+    assert!((3..=4).contains(&server.served.load(Ordering::SeqCst)));
 }

@@ -86,6 +86,8 @@ export function countPackages(metadata, roots, dev = false) {
 /** Collects cargo's JSON messages: packages done, and the files we are after. */
 export class CargoMessages {
   done = new Set();
+  /** Those that were up to date already: they say nothing about the pace. */
+  fresh = 0;
   addon = undefined;
   embed = undefined;
 
@@ -93,6 +95,7 @@ export class CargoMessages {
     if (!line.startsWith("{")) return;
     const message = JSON.parse(line);
     if (message.reason !== "compiler-artifact" || message.target.kind.includes("custom-build")) return;
+    if (message.fresh && !this.done.has(message.package_id)) this.fresh += 1;
     this.done.add(message.package_id);
     const { name, kind } = message.target;
     if (name === "vexlake_node" && kind.includes("cdylib") && !message.profile.test) {
@@ -148,7 +151,10 @@ async function runCargo({ profile, withTests, locked, root, phase, onSources }) 
   const startedAt = Date.now();
   const expected = BUILD_CPU_SECONDS[profile] / cpus().length;
   const show = () => {
-    const seconds = estimateSeconds(messages.done.size, total, (Date.now() - startedAt) / 1000, expected);
+    const { fresh } = messages;
+    const prior = expected * (1 - fresh / total);
+    const elapsed = (Date.now() - startedAt) / 1000;
+    const seconds = estimateSeconds(messages.done.size - fresh, total - fresh, elapsed, prior);
     const left = seconds === undefined || seconds < 1 ? "" : `, about ${formatSeconds(seconds)} left`;
     phase.update(`crates ${messages.done.size}/${total}${left}`);
   };

@@ -350,8 +350,10 @@ describe("building the core", () => {
     );
     messages.accept(artifact("vexlake-embed", "bin", { executable: "/t/vexlake-embed" }));
     messages.accept("   Compiling serde");
+    messages.accept(artifact("libc", "lib", { fresh: true }));
+    expect([messages.done.size, messages.fresh]).toEqual([4, 1]);
     expect([messages.done.size, messages.addon, messages.embed]).toEqual([
-      3,
+      4,
       "/t/libvexlake_node.so",
       "/t/vexlake-embed",
     ]);

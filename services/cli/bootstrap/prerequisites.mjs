@@ -73,9 +73,17 @@ const INSTALL = {
   },
 };
 
+const COMMON_NAME = {
+  rust: "rustup, then `rustup default stable`",
+  linker: "gcc or clang",
+  node: "nodejs and npm",
+  java: "a Java 17 runtime and maven",
+  redis: "redis or valkey",
+};
+
 /** The install line for a part on this platform; a sentence where we know none. */
 export function installLine(part, manager = packageManager()) {
-  return INSTALL[part]?.[manager] ?? `install ${part} with your system's package manager`;
+  return INSTALL[part]?.[manager] ?? `with your system's package manager: ${COMMON_NAME[part]}`;
 }
 
 /**

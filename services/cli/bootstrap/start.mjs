@@ -21,7 +21,7 @@ import { choosePort } from "./ports.mjs";
 import { requirePrerequisites } from "./prerequisites.mjs";
 import { readJson, takeLock, writeJson } from "./processes.mjs";
 import { Progress } from "./progress.mjs";
-import { KAFKA_VERSION, kafkaJars, kafkaRuntime, redisRuntime } from "./provision.mjs";
+import { KAFKA_VERSION, kafkaJars, kafkaJarsCached, kafkaRuntime, redisRuntime } from "./provision.mjs";
 import { LakeProcesses } from "./supervise.mjs";
 import { runTour } from "./tour.mjs";
 import { Up } from "./up.mjs";
@@ -29,8 +29,10 @@ import { Up } from "./up.mjs";
 const CLI = join(ROOT, "services", "cli", "main.ts");
 const TOUR = join(ROOT, "services", "cli", "tour", "main.ts");
 const CORPUS = join(ROOT, "services", "cli", "sample", "corpus.mjs");
+/** What waiting for a stop signal answers. */
+const STOPPED = Symbol("stopped");
 
-await main(async () => {
+async function start() {
   const options = parseStartArgs(process.argv.slice(2));
   if (options.help) {
     process.stdout.write(startHelp());
@@ -47,7 +49,7 @@ await main(async () => {
   } finally {
     release();
   }
-});
+}
 
 /** A given port that is taken fails now, not after a four-minute build. */
 async function checkGivenPorts({ port, httpPort }) {
@@ -77,7 +79,9 @@ async function run(options, layout, progress) {
     const engines = await startEngines(lake, log, jobs, layout, progress, say);
     const address = { brokers: log.brokers ?? engines.kafka?.address, redis: jobs.url ?? redisUrl(engines) };
     const args = upArguments({ options, dataDir: layout.base, log, ...address });
-    const env = { ...process.env, VEXLAKE_CORE: early.addon, VEXLAKE_EMBED: early.embed };
+    // The banner and the tour are what a person reads here; VEXLAKE_LOGGING brings the log lines back.
+    const quiet = { VEXLAKE_LOGGING: process.env.VEXLAKE_LOGGING ?? "error" };
+    const env = { ...process.env, ...quiet, VEXLAKE_CORE: early.addon, VEXLAKE_EMBED: early.embed };
     const ready = await Promise.race([
       lake.addUp(new Up({ node, script: CLI, args, env, layout })),
       stopAsked,
@@ -125,6 +129,7 @@ async function prepare(options, layout, log, progress, node) {
 }
 
 async function fetchJars(progress) {
+  if (kafkaJarsCached()) return;
   const phase = progress.phase(`Kafka ${KAFKA_VERSION}`);
   await kafkaJars({ onProgress: (done, total) => phase.update(`jars ${done}/${total}`) });
   phase.done("jars ready");
@@ -168,8 +173,6 @@ function nameOfJobs(jobs) {
   return jobs.kind === "own" ? "BullMQ on a local Redis" : `BullMQ on ${new URL(jobs.url).host}`;
 }
 
-const STOPPED = Symbol("stopped");
-
 /** Resolves at the first SIGINT, SIGTERM or SIGHUP; later ones change nothing: stopping is under way. */
 function onStopSignal(say) {
   return new Promise((resolve) => {
@@ -183,3 +186,5 @@ function onStopSignal(say) {
     }
   });
 }
+
+await main(start);

@@ -56,10 +56,10 @@ const FOLDERS_SKIPPED = new Set([
   "target",
 ]);
 const FILES_SKIPPED =
-  /^(changelog|changes|history|releases|licen[cs]e|copying|notice|security|code_of_conduct)/i;
+  /^(changelog|changes|history|release|licen[cs]e|copying|notice|security|code_of_conduct)/i;
 const TRANSLATION = /[._-](zh|cn|ja|ko|ru|fr|de|es|pt|it|tr|vi|ar)([_-][a-z]{2,4})?\.md$/i;
 
-/** The roots found on this machine, as {label, dir, packageOf}. */
+/** The roots found on this machine, as {label, dir}. */
 export function findRoots({ environment = process.env, checkout = checkoutRoot() } = {}) {
   const cargoHome = environment.CARGO_HOME ?? join(homedir(), ".cargo");
   const registry = join(cargoHome, "registry", "src");
@@ -137,11 +137,25 @@ function isDocumentation(name) {
 }
 
 function readBlocks(file) {
-  if (statSync(file).size > FILE_BYTES_MAX) return [];
-  const text = readFileSync(file, "utf8");
+  const text = readText(file);
+  if (text === undefined) return [];
   const name = basename(file);
   if (name.endsWith(".md")) return markdownBlocks(text, basename(dirname(file)));
   return name.endsWith(".rs") ? rustBlocks(text, moduleName(file)) : declarationBlocks(text, name);
+}
+
+/** Nothing for a file too large, or gone since it was listed: an install may run beside the cutter. */
+function readText(file) {
+  return ifPresent(() => (statSync(file).size > FILE_BYTES_MAX ? undefined : readFileSync(file, "utf8")));
+}
+
+function ifPresent(read) {
+  try {
+    return read();
+  } catch (error) {
+    if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
+    throw error;
+  }
 }
 
 /** `src/de/mod.rs` → de, `src/lib.rs` → the crate's folder. */
@@ -160,8 +174,8 @@ function packageOf(label, path) {
 
 /** Entries sorted by code unit, so that no locale changes the corpus; none where there is no folder. */
 function listFolder(folder) {
-  if (!existsSync(folder)) return [];
-  return readdirSync(folder, { withFileTypes: true }).sort((a, b) => (a.name < b.name ? -1 : 1));
+  const entries = ifPresent(() => readdirSync(folder, { withFileTypes: true })) ?? [];
+  return entries.sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
 function checkoutRoot() {

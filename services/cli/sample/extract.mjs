@@ -57,7 +57,7 @@ function tagsToProse(lines) {
       prose.push(line);
     }
   }
-  return prose.map((line) => line.replace(/\{@\w+\s+([^}|]*)(?:\|[^}]*)?\}/g, "$1"));
+  return prose.map((line) => line.replace(/\{@\w+\s+([^}|]*?)\s*(?:\|[^}]*)?\}/g, "$1"));
 }
 
 /** A comment's first paragraph begins with the name of its item, which is half of its meaning. */

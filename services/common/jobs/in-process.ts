@@ -192,7 +192,6 @@ export class InProcessRunner implements JobRunner {
   async #close(graceMs: number): Promise<void> {
     for (const lane of Object.values(this.#lanes)) {
       for (const job of lane.delayed) this.#undelay(lane, job);
-      lane.waiting = [];
     }
     const settled = await this.#running.drain(graceMs);
     if (!settled) this.#logger.warn({ running: this.#running.size }, "jobs still run after the abort");

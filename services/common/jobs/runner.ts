@@ -42,7 +42,7 @@ export const JOB_STATES: JobState[] = ["active", "waiting", "delayed", "failed",
 export interface JobProgress {
   rowsDone?: number;
   rowsTotal?: number;
-  bytesWritten?: number;
+  bytesRead?: number;
   phase?: string;
 }
 

@@ -1,8 +1,8 @@
 /**
  * The prom-client registry of a process: names `vexlake_*`, base units, default label `role`.
  *
- * Counters of the core (a JSON snapshot of one level, name → number) are read at scrape time and shown
- * beside ours: the core owns them, so they are set, never counted here.
+ * Counters of the core (a JSON snapshot of numbers, in groups) are read at scrape time and shown beside
+ * ours, the groups' names joined by "_": the core owns them, so they are set, never counted here.
  */
 import { collectDefaultMetrics, Gauge, Registry } from "prom-client";
 
@@ -20,21 +20,30 @@ export function createRegistry(role: string, labels: Record<string, string> = {}
 /** Shows `snapshot()` as gauges, refreshed by every scrape; values that are not numbers are left out. */
 export function exposeSnapshot(registry: Registry, snapshot: () => string): void {
   const gauges = new Map<string, Gauge>();
+  const refresh = (): number => {
+    const values = flatten(JSON.parse(snapshot()), "").slice(0, CORE_METRICS_MAX);
+    for (const [key, value] of values) gaugeFor(registry, gauges, key).set(value);
+    return values.length;
+  };
+  // A scrape collects in the order of registration: this gauge first, then those that it sets.
   new Gauge({
     name: `${METRIC_PREFIX}core_metrics`,
     help: "metrics in the core's last snapshot",
     registers: [registry],
     collect() {
-      const values = JSON.parse(snapshot()) as Record<string, unknown>;
-      let count = 0;
-      for (const [key, value] of Object.entries(values)) {
-        if (typeof value !== "number" || !Number.isFinite(value) || count >= CORE_METRICS_MAX) continue;
-        count += 1;
-        gaugeFor(registry, gauges, key).set(value);
-      }
-      this.set(count);
+      this.set(refresh());
     },
   });
+  // Gauges that a scrape makes would be missing from that scrape.
+  refresh();
+}
+
+function flatten(value: unknown, name: string): [string, number][] {
+  if (typeof value === "number") return Number.isFinite(value) ? [[name, value]] : [];
+  if (typeof value !== "object" || value === null) return [];
+  return Object.entries(value).flatMap(([key, inner]) =>
+    flatten(inner, name === "" ? key : `${name}_${key}`),
+  );
 }
 
 function gaugeFor(registry: Registry, gauges: Map<string, Gauge>, key: string): Gauge {

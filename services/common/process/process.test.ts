@@ -82,7 +82,8 @@ describe("http server", () => {
   beforeEach(async () => {
     const registry = createRegistry("query");
     new Counter({ name: "vexlake_test_total", help: "of this test", registers: [registry] }).inc(3);
-    exposeSnapshot(registry, () => JSON.stringify({ cache_bytes: 7, note: "text" }));
+    let scrapes = 7;
+    exposeSnapshot(registry, () => JSON.stringify({ cache: { bytes: scrapes++ }, note: "text" }));
     server = new HttpServer({ registry, logger: silentLogger() });
     const { host, port } = await server.start(parseAddress("127.0.0.1:0"), true);
     base = `http://${host}:${port}`;
@@ -116,7 +117,7 @@ describe("http server", () => {
   it("should_show_metrics_with_the_role_and_the_core's_snapshot", async () => {
     const text = await (await fetch(`${base}/metrics`)).text();
     expect(text).toContain('vexlake_test_total{role="query"} 3');
-    expect(text).toContain('vexlake_cache_bytes{role="query"} 7');
+    expect(text).toContain('vexlake_cache_bytes{role="query"} 8');
     expect(text).not.toContain("note");
   });
 

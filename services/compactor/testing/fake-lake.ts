@@ -4,12 +4,14 @@
  * It keeps the one rule that matters here: a merge whose inputs are no longer live ends as
  * superseded. Everything else (bytes, commits) is the real core's and tested there.
  */
+import type { AlterCommand, DescribeRequest } from "@vexlake/core";
 import type { CompactionSpec } from "../../../schemas/jobs.ts";
 import type { CoreLake } from "../core.ts";
 
 export interface FakeRun {
   job: string;
-  spec: CompactionSpec & { memoryBytesMax: number; bytesPerSecondMax: number };
+  spec: CompactionSpec;
+  options: { memoryBytesMax: number; bytesPerSecondMax: number };
   onProgress(text: string): void;
   /** Ends the run: done where the inputs are live, else superseded. */
   finish(): void;
@@ -17,7 +19,7 @@ export interface FakeRun {
 }
 
 interface Collection {
-  db: string;
+  db: number;
   name: string;
   incarnation: string;
   live: Set<string>;
@@ -39,7 +41,7 @@ export class FakeLake implements CoreLake {
 
   add(name: string, incarnation: string, specs: CompactionSpec[]): Collection {
     const live = new Set(specs.flatMap((spec) => spec.inputs));
-    const collection = { db: "0", name, incarnation, live, specs };
+    const collection = { db: 0, name, incarnation, live, specs };
     this.collections.push(collection);
     return collection;
   }
@@ -50,9 +52,11 @@ export class FakeLake implements CoreLake {
     return "{}";
   }
 
-  async describe(): Promise<string> {
+  async describe(_what: DescribeRequest): Promise<string> {
     this.#raise("describe");
-    return JSON.stringify(this.collections.map(({ db, name, incarnation }) => ({ db, name, incarnation })));
+    return JSON.stringify(
+      this.collections.map(({ db, name, incarnation }) => ({ db, name, live: infoOf(incarnation), fed: [] })),
+    );
   }
 
   async plan(incarnation: string): Promise<string> {
@@ -63,8 +67,14 @@ export class FakeLake implements CoreLake {
     return JSON.stringify(mergeable);
   }
 
-  run(specText: string, onProgress: (progress: string) => void, job: string): Promise<string> {
+  run(
+    specText: string,
+    onProgress: ((progress: string) => void) | undefined,
+    job: string,
+    optionsText = "{}",
+  ): Promise<string> {
     const spec = JSON.parse(specText) as FakeRun["spec"];
+    const options = JSON.parse(optionsText) as FakeRun["options"];
     return new Promise((resolve, reject) => {
       const end = (outcome: object): void => {
         this.#settle.delete(job);
@@ -74,24 +84,26 @@ export class FakeLake implements CoreLake {
       const finish = (): void => end(this.#merge(spec));
       const fail = (code: string, message: string): void =>
         reject(Object.assign(new Error(message), { code }));
-      this.runs.push({ job, spec, onProgress, finish, fail });
+      this.runs.push({ job, spec, options, onProgress: onProgress ?? (() => undefined), finish, fail });
     });
   }
 
-  async alter(command: { op: "cancel"; job: string }): Promise<string> {
+  async alter(command: AlterCommand): Promise<string> {
+    if (command.op !== "cancel") throw new Error(`the fake core has no ${command.op}`);
     if (this.cancelsRefused > 0) {
       this.cancelsRefused -= 1;
-      throw Object.assign(new Error(`no job ${command.job}`), { code: "NOT_FOUND" });
+      return '{"found":false}';
     }
     this.cancelled.push(command.job);
     this.#settle.get(command.job)?.({ status: "cancelled" });
-    return "{}";
+    return '{"found":true}';
   }
 
-  async gc(incarnation: string | null, options: string): Promise<string> {
-    this.#raise(`gc ${incarnation ?? "catalog"}`);
+  async gc(incarnation: string | null, options = "{}"): Promise<string> {
+    this.#raise(`gc ${incarnation ?? "leaving"}`);
     this.sweeps.push({ incarnation, options: JSON.parse(options) as { graceMs: number; dryRun: boolean } });
-    return JSON.stringify({ deletedObjects: 2, bytes: "100", versions: 1 });
+    if (incarnation === null) return JSON.stringify({ left: ["gone"] });
+    return JSON.stringify({ retainFrom: 1, objects: ["a", "b"], bytes: 100, slots: 1 });
   }
 
   /** As if another process had merged them. */
@@ -104,7 +116,7 @@ export class FakeLake implements CoreLake {
     if (!spec.inputs.every((input) => live.has(input))) return { status: "superseded" };
     for (const input of spec.inputs) live.delete(input);
     this.version += 1;
-    const bytes = { bytesIn: spec.bytesIn, bytesOut: "1500" };
+    const bytes = { bytesIn: spec.bytesIn, bytesOut: 1_500 };
     return {
       status: "done",
       version: String(this.version),
@@ -126,4 +138,21 @@ export class FakeLake implements CoreLake {
     const error = this.errors.get(key);
     if (error !== undefined) throw Object.assign(new Error(error.message), { code: error.code });
   }
+}
+
+/** An incarnation as the core describes it; the compactor reads only its id. */
+function infoOf(incarnation: string): object {
+  const ledger = { kept: "0", superseded: "0", dead_lettered: "0", not_records: "0" };
+  const counts = {
+    records: 0,
+    committedRecords: 0,
+    segments: 0,
+    entries: 0,
+    bytes: 0,
+    feedBytes: 0,
+    dropped: 0,
+  };
+  const schema = { dim: 4, metric: "cosine", format: "f32" };
+  const version = { version: 1, versionWhenMs: 1, retainFrom: 0, retired: false };
+  return { incarnation, schema, sources: {}, ...version, ...counts, ledger, pins: {}, partitions: [] };
 }

@@ -1,6 +1,7 @@
 /**
  * Reading the arguments of one request: as bytes, text, upper-case words and integers, by Redis's rules.
- * Integers are strict decimal (no blanks, no plus, no leading zeros); anything else is the caller's error to name.
+ * Integers are strict decimal (no blanks, no plus, no leading zeros); anything else is the caller's error to
+ * name.
  */
 import { argumentBytes, argumentCount, type Request } from "../resp/parser.ts";
 

@@ -1,6 +1,6 @@
 /**
- * What a command is. A command never writes to the connection: it answers a `Reply`, a function that writes when its
- * turn has come, so that pipelined commands may run together and still be answered in order.
+ * What a command is. A command never writes to the connection: it answers a `Reply`, a function that writes
+ * when its turn has come, so that pipelined commands may run together and still be answered in order.
  *
  * Four kinds, by how neighbours in a pipeline may run:
  * - plain: alone, after everything before it

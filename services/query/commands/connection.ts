@@ -1,4 +1,7 @@
-/** Commands about the connection itself. They work before the lake is open, some before a client has authenticated. */
+/**
+ * Commands about the connection itself. They work before the lake is open, some before a client has
+ * authenticated.
+ */
 import { timingSafeEqual } from "node:crypto";
 import { DATABASES } from "../collections.ts";
 import { ReplyError, wrongArity } from "../errors.ts";

@@ -4,8 +4,9 @@
  * - plain: one command. If it answers at once, so does this: PING never waits for a turn of the event loop.
  * - read: all at once.
  * - search: every plan is made, then one call into the engine answers them all.
- * - write: plans are made one after the other (the first may create the collection that the next needs), the engine
- *   checks all vectors in one call, the records enter the log in order, the acknowledgements are awaited together.
+ * - write: plans are made one after the other (the first may create the collection that the next needs), the
+ *   engine checks all vectors in one call, the records enter the log in order, the acknowledgements are
+ *   awaited together.
  *
  * A command that fails gets its own error; its neighbours are answered all the same. Nothing here throws.
  */

@@ -1,9 +1,9 @@
 /**
- * Redis's glob patterns over bytes: `*` any run, `?` one byte, `[abc]` `[^a]` `[a-z]` sets, `\` takes the next byte as
- * it is. An unclosed set ends with the pattern, as in Redis.
+ * Redis's glob patterns over bytes: `*` any run, `?` one byte, `[abc]` `[^a]` `[a-z]` sets, `\` takes the
+ * next byte as it is. An unclosed set ends with the pattern, as in Redis.
  *
- * Only the last `*` is ever gone back to, so the time is O(pattern × text): a pattern of many stars cannot stall the
- * loop, as it can where every star branches.
+ * Only the last `*` is ever gone back to, so the time is O(pattern × text): a pattern of many stars cannot
+ * stall the loop, as it can where every star branches.
  */
 const STAR = 0x2a;
 const QUESTION = 0x3f;

@@ -1,8 +1,9 @@
 /**
- * From the key of a command to the collection that it names, and from element arguments to ids that may be stored.
+ * From the key of a command to the collection that it names, and from element arguments to ids that may be
+ * stored.
  *
- * Reads may say which version: `docs@42` or `docs@tag` read the collection as it was. A name that really exists wins,
- * so a collection may have an @ in its name.
+ * Reads may say which version: `docs@42` or `docs@tag` read the collection as it was. A name that really
+ * exists wins, so a collection may have an @ in its name.
  */
 import { isUtf8 } from "node:buffer";
 import type { CollectionView } from "../core.ts";

@@ -34,7 +34,9 @@ function keys({ args, session, context }: Call): Reply {
   return replyBulks(names(context.collections.all(session.db), args.bytes(1)));
 }
 
-/** One call answers every name: collections are counted in hundreds, and a cursor would need a fixed order. */
+/**
+ * One call answers every name: collections are counted in hundreds, and a cursor would need a fixed order.
+ */
 function scan({ args, session, context }: Call): Reply {
   if (args.integer(1) === undefined) throw new ReplyError("ERR", "invalid cursor");
   let pattern: Buffer | undefined;

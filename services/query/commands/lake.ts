@@ -1,9 +1,9 @@
 /**
- * VexLake's own commands. LAKE.TOKEN and LAKE.WAIT carry visibility between nodes: write on one, take its token, wait
- * for it on another, read there what was written.
+ * VexLake's own commands. LAKE.TOKEN and LAKE.WAIT carry visibility between nodes: write on one, take its
+ * token, wait for it on another, read there what was written.
  *
- * A token is `<incarnation>:<partition>=<next offset>,…` of what this node has applied. It names the incarnation, so a
- * token from before a CLEAR is not taken for the collection after it.
+ * A token is `<incarnation>:<partition>=<next offset>,…` of what this node has applied. It names the
+ * incarnation, so a token from before a CLEAR is not taken for the collection after it.
  */
 import { notThereYet, ReplyError } from "../errors.ts";
 import type { Call, Command, Reply } from "./command.ts";

@@ -1,8 +1,8 @@
 /**
  * From the first word of a request to the command that runs it.
  *
- * schemas/resp-commands.json says which commands there are, how many arguments they take and what may be sent when;
- * the files of this folder say what they do. A test holds both to the same set of names.
+ * schemas/resp-commands.json says which commands there are, how many arguments they take and what may be sent
+ * when; the files of this folder say what they do. A test holds both to the same set of names.
  */
 import { ReplyError, wrongArity } from "../errors.ts";
 import type { Call, Command } from "./command.ts";

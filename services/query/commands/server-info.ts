@@ -1,6 +1,6 @@
 /**
- * What INFO and STATS say, from the same counters as /metrics. Field names are Redis's where it has one, so that tools
- * which read INFO find them; `redis_version` is the version whose vector-set replies are kept.
+ * What INFO and STATS say, from the same counters as /metrics. Field names are Redis's where it has one, so
+ * that tools which read INFO find them; `redis_version` is the version whose vector-set replies are kept.
  */
 import type { CommandContext } from "./command.ts";
 

@@ -1,7 +1,7 @@
 /**
- * The command table (schemas/resp-commands.json), read once and checked: COMMAND answers from it, the registry takes
- * arities and flags from it, and its option notes are what a client reads about options of Redis that VexLake keeps,
- * ignores with reason, or refuses.
+ * The command table (schemas/resp-commands.json), read once and checked: COMMAND answers from it, the
+ * registry takes arities and flags from it, and its option notes are what a client reads about options of
+ * Redis that VexLake keeps, ignores with reason, or refuses.
  */
 import { readFileSync } from "node:fs";
 import { z } from "zod";

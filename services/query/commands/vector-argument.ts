@@ -1,5 +1,6 @@
 /**
- * The vector of a VADD or VSIM: `FP32 blob` or `VALUES n x1 … xn`, as bytes and spans; numbers are left to the engine.
+ * The vector of a VADD or VSIM: `FP32 blob` or `VALUES n x1 … xn`, as bytes and spans; numbers are left to
+ * the engine.
  */
 import { DIMENSION_MAX } from "../collections.ts";
 import type { VectorArgument } from "../core.ts";

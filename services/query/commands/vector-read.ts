@@ -1,6 +1,6 @@
 /**
- * Redis 8's vector-set commands that read one collection or one element: VCARD VDIM VEMB VINFO VGETATTR VISMEMBER, and
- * those that are not there yet.
+ * Redis 8's vector-set commands that read one collection or one element: VCARD VDIM VEMB VINFO VGETATTR
+ * VISMEMBER, and those that are not there yet.
  *
  * The numbers of a vector arrive as the text of a list and are cut at its commas: no float is read here.
  */

@@ -1,9 +1,9 @@
 /**
- * Redis 8's vector-set commands that write: VADD VREM VSETATTR. Each becomes one record in the collection's log and is
- * answered when this node shows it.
+ * Redis 8's vector-set commands that write: VADD VREM VSETATTR. Each becomes one record in the collection's
+ * log and is answered when this node shows it.
  *
- * Options of Redis whose meaning holds because vectors are stored and searched exactly are accepted without effect;
- * options that would be a lie are refused with the note of the command table.
+ * Options of Redis whose meaning holds because vectors are stored and searched exactly are accepted without
+ * effect; options that would be a lie are refused with the note of the command table.
  */
 import { checkAttributes } from "../attributes.ts";
 import { ReplyError, wrongArity } from "../errors.ts";
@@ -86,8 +86,8 @@ async function vrem(call: Call): Promise<Reply | WritePlan> {
 }
 
 /**
- * Alone, after everything before it in the pipeline: it looks first whether the element is there, because a patch
- * without a record would end in the dead-letter topic.
+ * Alone, after everything before it in the pipeline: it looks first whether the element is there, because a
+ * patch without a record would end in the dead-letter topic.
  */
 async function vsetattr(call: Call): Promise<Reply> {
   const { args, context } = call;

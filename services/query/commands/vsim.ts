@@ -1,8 +1,8 @@
 /**
  * VSIM: elements by similarity, with Redis 8's options and reply shapes.
  *
- * Reply: RESP2 a flat array (element, score, attributes); RESP3 an array of elements, or with scores or attributes a
- * map element → score, element → attributes, element → [score, attributes].
+ * Reply: RESP2 a flat array (element, score, attributes); RESP3 an array of elements, or with scores or
+ * attributes a map element → score, element → attributes, element → [score, attributes].
  */
 import { attributesOf, type SearchReply, type SearchRequest, slice, type VectorArgument } from "../core.ts";
 import { ReplyError } from "../errors.ts";

@@ -1,9 +1,10 @@
 /**
  * /api/v1: collections, records, search and snapshots as JSON.
  *
- * One table of routes; each answers `Answer` (a status and a body that is JSON text already, because vectors and
- * attributes are put into it as the text they are). Failures answer {"code", "message"} with the status of the one
- * error table. The same core, writer and router as RESP are used, so both surfaces agree on what is visible.
+ * One table of routes; each answers `Answer` (a status and a body that is JSON text already, because vectors
+ * and attributes are put into it as the text they are). Failures answer {"code", "message"} with the status
+ * of the one error table. The same core, writer and router as RESP are used, so both surfaces agree on what
+ * is visible.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { readBody } from "../../common/process/http.ts";

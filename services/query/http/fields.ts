@@ -1,7 +1,7 @@
 /**
- * Typed fields of an HTTP request, from its body's sections or its query string. Every error names the field and what
- * it was; a field that no route knows is refused, because a misspelt option that silently stays at its default is
- * found in production.
+ * Typed fields of an HTTP request, from its body's sections or its query string. Every error names the field
+ * and what it was; a field that no route knows is refused, because a misspelt option that silently stays at
+ * its default is found in production.
  */
 import { ReplyError } from "../errors.ts";
 import { parse, type Sections } from "./sections.ts";

@@ -1,7 +1,7 @@
 /**
- * `/`: what this node serves, on one page without a script. It reloads itself; what it shows is what the server
- * rendered from views that are in memory anyway, plus the newest commits of at most COMMITTED_MAX collections.
- * Everything that comes from a user (names, topics, summaries) is escaped.
+ * `/`: what this node serves, on one page without a script. It reloads itself; what it shows is what the
+ * server rendered from views that are in memory anyway, plus the newest commits of at most COMMITTED_MAX
+ * collections. Everything that comes from a user (names, topics, summaries) is escaped.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { CommandContext } from "../commands/command.ts";
@@ -24,10 +24,12 @@ interface CollectionCommits {
   error: string | null;
 }
 
-/** A link that another part of this process serves, for example the job board. */
+/**
+ * Something that another part of this process serves, for example the job board; linked where it has a title.
+ */
 export interface PageLink {
   path: string;
-  title: string;
+  title?: string;
 }
 
 export interface PageOptions {
@@ -78,7 +80,9 @@ function render(context: CommandContext, commits: CollectionCommits[], links: re
     ["commands", number(context.metrics.commands)],
   ];
   const anchors = links
-    .map(({ path, title }) => `<a href="${escapeHtml(path)}">${escapeHtml(title)}</a>`)
+    .flatMap(({ path, title }) =>
+      title === undefined || title === "" ? [] : `<a href="${escapeHtml(path)}">${escapeHtml(title)}</a>`,
+    )
     .join(" ");
   return `<header><h1>VexLake</h1><p>up ${duration(seconds)} · version ${escapeHtml(context.version)}
 ${context.collections.opened ? "" : " · <strong>opening the lake</strong>"}</p><nav>${anchors}</nav></header>

@@ -1,4 +1,7 @@
-/** /api/v1/records: get, put, patch (attributes) and delete records by id. Writes are answered when they are visible. */
+/**
+ * /api/v1/records: get, put, patch (attributes) and delete records by id. Writes are answered when they are
+ * visible.
+ */
 import { checkAttributes } from "../attributes.ts";
 import type { Reply, WritePlan } from "../commands/command.ts";
 import { checkPlan } from "../commands/execute.ts";

@@ -1,9 +1,10 @@
 /**
- * The top-level fields of a JSON object as byte ranges, so that a vector inside a body reaches the engine as it was
- * sent: its numbers are never parsed here. Small fields are read with JSON.parse from their own bytes.
+ * The top-level fields of a JSON object as byte ranges, so that a vector inside a body reaches the engine as
+ * it was sent: its numbers are never parsed here. Small fields are read with JSON.parse from their own bytes.
  *
- * Only structure is looked at: strings with their escapes, and brackets outside of strings. What stands inside a value
- * is judged by whoever parses it. A field given twice is refused, because two readers could take different ones.
+ * Only structure is looked at: strings with their escapes, and brackets outside of strings. What stands
+ * inside a value is judged by whoever parses it. A field given twice is refused, because two readers could
+ * take different ones.
  */
 import { ReplyError } from "../errors.ts";
 

@@ -1,5 +1,6 @@
 /**
- * The vector of a body: a JSON array of numbers, handed on as its bytes, or a base64 string of little-endian float32.
+ * The vector of a body: a JSON array of numbers, handed on as its bytes, or a base64 string of little-endian
+ * float32.
  */
 import type { VectorArgument } from "../core.ts";
 import { ReplyError } from "../errors.ts";

@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { afterEach, describe, expect, it } from "vitest";
 import { encodeRequest, type Harness, type HarnessOptions, startHarness } from "../testing/harness.ts";
 
@@ -169,6 +170,37 @@ describe("Connection", () => {
     client.send(request);
     client.send(request);
     await expect.poll(() => harness.metrics.closedBy("output-limit"), { timeout: 10_000 }).toBe(1);
+  });
+
+  it("should survive any bytes, and go on serving others", async () => {
+    await start();
+    const steady = await harness.client();
+    const soup = fc.array(
+      fc.oneof(
+        fc.constantFrom(
+          "*1\r\n$4\r\nPING\r\n",
+          "*2\r\n",
+          "$3\r\n",
+          "\r\n",
+          "VSIM docs ELE a\r\n",
+          "HELLO 3\r\n",
+          '"',
+        ),
+        fc.string({ maxLength: 20 }),
+        fc.uint8Array({ maxLength: 20 }).map((bytes) => Buffer.from(bytes).toString("latin1")),
+      ),
+      { maxLength: 20 },
+    );
+    await fc.assert(
+      fc.asyncProperty(soup, async (parts) => {
+        const client = await harness.client();
+        client.socket.end(Buffer.from(parts.join(""), "latin1"));
+        await client.untilEnd();
+        expect(await steady.call("PING")).toBe("PONG");
+      }),
+      { numRuns: 200 },
+    );
+    await expect.poll(() => harness.server.connections).toBe(1);
   });
 
   it("should survive a client that leaves in the middle of a search", async () => {

@@ -1,14 +1,16 @@
 /**
- * One RESP connection: bytes in → requests → groups of neighbours that run together → replies in order → bytes out.
+ * One RESP connection: bytes in → requests → groups of neighbours that run together → replies in order →
+ * bytes out.
  *
- * Steps of a turn: take requests from the parser while they are of one kind (up to GROUP_MAX), run them as a group,
- * write their outcomes, go on. A group that answers at once costs no turn of the event loop; while one is awaited the
- * socket is not read, so a client that floods is slowed down by its own TCP window and others are not affected.
+ * Steps of a turn: take requests from the parser while they are of one kind (up to GROUP_MAX), run them as a
+ * group, write their outcomes, go on. A group that answers at once costs no turn of the event loop; while one
+ * is awaited the socket is not read, so a client that floods is slowed down by its own TCP window and others
+ * are not affected.
  *
  * Invariants
  * - Replies leave in the order of the requests, each exactly one.
- * - Replies wait in memory only up to OUTPUT_BYTES_MAX; beyond it, or when a client reads nothing for SLOW_READER_MS,
- *   the connection is closed and the reason counted.
+ * - Replies wait in memory only up to OUTPUT_BYTES_MAX; beyond it, or when a client reads nothing for
+ *   SLOW_READER_MS, the connection is closed and the reason counted.
  * - After a malformed request the replies before it are sent, then Redis's error text, then the end.
  */
 import type { Socket } from "node:net";
@@ -23,11 +25,14 @@ import type { Session } from "./session.ts";
 
 /** Most neighbours that run together: 256 searches of 1,024 dimensions are 1 MiB of vectors in one call. */
 export const GROUP_MAX = 256;
-/** Replies are sent at the latest when this much has gathered, so that a long pipeline starts to answer early. */
+/**
+ * Replies are sent at the latest when this much has gathered, so that a long pipeline starts to answer early.
+ */
 const FLUSH_BYTES = 256 * 1024;
 /**
- * Most bytes that may wait for a client. The largest single reply is 10,000 results with ids and attributes: at 1 KiB
- * + 4 KiB each 50 MiB. Redis has no limit for normal clients by default; a lake node protects its memory.
+ * Most bytes that may wait for a client. The largest single reply is 10,000 results with ids and attributes:
+ * at 1 KiB + 4 KiB each 50 MiB. Redis has no limit for normal clients by default; a lake node protects its
+ * memory.
  */
 export const OUTPUT_BYTES_MAX = 256 * 1024 * 1024;
 /** A client that takes nothing for this long while replies wait is gone or stuck. */
@@ -165,12 +170,15 @@ export class Connection {
       if (outcome instanceof ReplyError) this.#out.error(outcome.code, outcome.message);
       else outcome(this.#out);
       context.metrics.command(name, seconds, outcome instanceof ReplyError ? outcome.code : "OK");
-      // An awaited group may answer much; what is ready leaves, and the output limit is looked at, reply by reply.
+      // An awaited group may answer much; what is ready leaves, and the output limit is looked at, reply by
+      // reply.
       if (this.#busy && this.#out.length >= FLUSH_BYTES) this.#flush();
     }
   }
 
-  /** Hands the written replies to the socket; false when the client has to read before anything else is run. */
+  /**
+   * Hands the written replies to the socket; false when the client has to read before anything else is run.
+   */
   #flush(): boolean {
     const { socket, context, outputBytesMax } = this.#options;
     if (this.#out.length === 0 || this.#ended) return !this.#ended;

@@ -1,14 +1,17 @@
 /**
  * Writes replies in RESP2 or RESP3 into one growing buffer, which the connection takes and sends.
  *
- * The protocol is a property of the connection and may change with HELLO between two replies; what a command says
- * (a map, a double, a boolean, null) stays the same, and this file alone knows how each protocol writes it, as
- * Redis's addReply* functions do.
+ * The protocol is a property of the connection and may change with HELLO between two replies; what a command
+ * says (a map, a double, a boolean, null) stays the same, and this file alone knows how each protocol writes
+ * it, as Redis's addReply* functions do.
  */
 
 /** First size; most replies are a few bytes, a VSIM of 10 is ~300. */
 const BUFFER_BYTES_MIN = 4 * 1024;
-/** A buffer larger than this is not kept for the next reply: one large answer must not stay in memory for ever. */
+/**
+ * A buffer larger than this is not kept for the next reply: one large answer must not stay in memory for
+ * ever.
+ */
 const BUFFER_BYTES_KEPT = 64 * 1024;
 /** Integers up to here have their reply line prepared: counts and lengths are small. */
 const PREPARED_MAX = 1024;

@@ -1,7 +1,7 @@
 /**
- * Splits an inline request into arguments by Redis's rules (sdssplitargs): blanks separate, "double quotes" know
- * \xHH \n \r \t \b \a and \<any>, 'single quotes' know only \', and a closing quote must be followed by a blank or
- * the end. A quote may open in the middle of a word. As in C, a NUL byte ends the text.
+ * Splits an inline request into arguments by Redis's rules (sdssplitargs): blanks separate, "double quotes"
+ * know \xHH \n \r \t \b \a and \<any>, 'single quotes' know only \', and a closing quote must be followed by
+ * a blank or the end. A quote may open in the middle of a word. As in C, a NUL byte ends the text.
  */
 import type { Request } from "./parser.ts";
 

@@ -5,12 +5,13 @@
  * and remembers where it stood, so that a request that arrives byte by byte is scanned once, not once a byte.
  *
  * Invariants
- * - Incomplete is not an error; malformed is a `ProtocolError` with Redis's own text, after which the connection
- *   has to be closed: nothing is known about where the next request would start.
- * - An argument is a span of the request's frame, never a copy. The bytes of a frame that was handed out are never
- *   written again: when room is missing a new buffer is made, and the old one is left to its readers.
+ * - Incomplete is not an error; malformed is a `ProtocolError` with Redis's own text, after which the
+ *   connection has to be closed: nothing is known about where the next request would start.
+ * - An argument is a span of the request's frame, never a copy. The bytes of a frame that was handed out are
+ *   never written again: when room is missing a new buffer is made, and the old one is left to its readers.
  * - No length that a client announces is ever allocated; the buffer only grows with bytes that really came.
- * - As in Redis, the byte after a '\r' that ends a length, and the two bytes after a bulk, are skipped unseen.
+ * - As in Redis, the byte after a '\r' that ends a length, and the two bytes after a bulk, are skipped
+ *   unseen.
  *
  * Left out on purpose: replies and RESP3 types (clients only send arrays of bulk strings).
  */
@@ -25,12 +26,15 @@ export const BULK_BYTES_MAX = 512 * 1024 * 1024;
  * 65,536 numbers plus a dozen words, so this is 16 times what is needed.
  */
 export const ARGUMENTS_MAX = 1024 * 1024;
-/** What Redis allows a client that has not authenticated: enough for AUTH, HELLO, and nothing that costs memory. */
+/**
+ * What Redis allows a client that has not authenticated: enough for AUTH, HELLO, and nothing that costs
+ * memory.
+ */
 export const UNAUTHENTICATED_ARGUMENTS_MAX = 10;
 export const UNAUTHENTICATED_BULK_BYTES_MAX = 16_384;
 /**
- * Most bytes of one incomplete request (Redis: client-query-buffer-limit, 1 GiB). The largest useful request is
- * 65,536 numbers of ~30 bytes (2 MiB) plus 64 KiB of attributes; 64 MiB is 30 times that.
+ * Most bytes of one incomplete request (Redis: client-query-buffer-limit, 1 GiB). The largest useful request
+ * is 65,536 numbers of ~30 bytes (2 MiB) plus 64 KiB of attributes; 64 MiB is 30 times that.
  */
 export const REQUEST_BYTES_MAX = 64 * 1024 * 1024;
 /** First size of a buffer of our own: one read of a socket is rarely larger than 64 KiB. */
@@ -107,7 +111,8 @@ export class RequestParser {
       return;
     }
     const pending = this.#end - this.#begin;
-    // A buffer that came from the socket ends where its bytes end, so the first append always moves to our own.
+    // A buffer that came from the socket ends where its bytes end, so the first append always moves to our
+    // own.
     if (this.#end + chunk.length > this.#buffer.length) {
       const grown = Buffer.allocUnsafeSlow(Math.max(BUFFER_BYTES_MIN, 2 * (pending + chunk.length)));
       this.#buffer.copy(grown, 0, this.#begin, this.#end);
@@ -187,8 +192,8 @@ export class RequestParser {
   }
 
   /**
-   * Reads a type byte, a decimal integer and "\r\n". Undefined while incomplete, NaN when it is no integer as Redis
-   * writes them: no sign but '-', no leading zero, no blank.
+   * Reads a type byte, a decimal integer and "\r\n". Undefined while incomplete, NaN when it is no integer as
+   * Redis writes them: no sign but '-', no leading zero, no blank.
    */
   #length(tooBig: string, type?: number): number | undefined {
     const buffer = this.#buffer;
@@ -209,7 +214,9 @@ export class RequestParser {
     return value;
   }
 
-  /** Reads one line and splits it as a shell would. Undefined while incomplete; no spans for an empty line. */
+  /**
+   * Reads one line and splits it as a shell would. Undefined while incomplete; no spans for an empty line.
+   */
   #inline(): Request | undefined {
     const buffer = this.#buffer;
     let stop = this.#scan;

@@ -1,5 +1,6 @@
 /**
- * What the server remembers of one client. Commands read and change it; the connection owns it and the socket.
+ * What the server remembers of one client. Commands read and change it; the connection owns it and the
+ * socket.
  */
 import type { Protocol } from "./encoder.ts";
 

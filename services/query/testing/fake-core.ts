@@ -1,6 +1,6 @@
 /**
- * For unit tests of this folder only: a core, a log and a visibility in memory, small enough to be read. It parses
- * vectors, which the real services never do in JavaScript, so that a wrong span or byte order is seen.
+ * For unit tests of this folder only: a core, a log and a visibility in memory, small enough to be read. It
+ * parses vectors, which the real services never do in JavaScript, so that a wrong span or byte order is seen.
  */
 
 import type { ErrorCode } from "@vexlake/core";

@@ -1,6 +1,6 @@
 /**
- * For unit tests of this folder only: a RESP server on a free port over the fake core, and a client that sends bytes
- * and reads replies as plain values.
+ * For unit tests of this folder only: a RESP server on a free port over the fake core, and a client that
+ * sends bytes and reads replies as plain values.
  */
 import { connect, type Socket } from "node:net";
 import { Registry } from "prom-client";

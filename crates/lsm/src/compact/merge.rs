@@ -127,8 +127,15 @@ impl Incarnation {
         let spool = tempfile::tempdir_in(&self.context.spool)
             .map_err(|e| Error::Unavailable(format!("spool {}: {e}", self.context.spool.display())))?;
         let id = self.manifest.mint();
-        let Some(output) = self.stream(id, &inputs, spool.path(), options, cancelled, progress).await? else {
-            return Ok(ended("cancelled", snapshot.version()));
+        let output = match self.stream(id, &inputs, spool.path(), options, cancelled, progress).await {
+            Ok(Some(output)) => output,
+            Ok(None) => return Ok(ended("cancelled", snapshot.version())),
+            Err(error) => {
+                // Inputs that were replaced meanwhile may have been swept under the reads.
+                let now = self.follow().await?;
+                let gone = live_inputs(&now, spec).is_none();
+                return if gone { Ok(ended("superseded", now.version())) } else { Err(error) };
+            }
         };
         let total = inputs.iter().map(|view| u64::from(view.reader.entries())).sum();
         let at = |phase| Progress { rows_done: total, rows_total: total, bytes_read: spec.bytes_in, phase };

@@ -102,7 +102,8 @@ pub fn plan_compaction(
     let mut specs = Vec::new();
     for segment in &state.segments {
         let weight = Weight::new(segment, shadowed);
-        if weight.entries > 0 && weight.shadowed as f64 >= policy.shadow_ratio * weight.entries as f64 {
+        // Without a shadowed entry a rewrite gains nothing, whatever the ratio says.
+        if weight.shadowed > 0 && weight.shadowed as f64 >= policy.shadow_ratio * weight.entries as f64 {
             let share = 100 * weight.shadowed / weight.entries;
             specs.push(spec(state, version, &[weight], format!("{share} % of the entries are shadowed")));
         } else {
@@ -111,7 +112,8 @@ pub fn plan_compaction(
     }
     for (tier, weights) in tiers {
         let mut rest = weights.as_slice();
-        while rest.len() >= policy.fan_in {
+        // One segment is no merge, whatever the policy says.
+        while rest.len() >= policy.fan_in.max(2) {
             let (mut bytes, mut entries) = (0, 0);
             let within = |weight: &&Weight| {
                 bytes += weight.bytes;

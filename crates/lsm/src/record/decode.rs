@@ -185,13 +185,23 @@ pub(super) fn parse_event_time(field: &str, text: &[u8]) -> Result<i64, BadRecor
         .ok()
         .filter(|_| plain)
         .and_then(|text| text.parse().ok());
-    ms.ok_or_else(|| {
+    let ms = ms.ok_or_else(|| {
         let message = format!(
             "{field} is {}, needs whole milliseconds as a 64-bit number",
             shown(text)
         );
         BadRecord::new(Reason::BadEventTime, message)
-    })
+    })?;
+    check_event_time(field, ms)
+}
+
+/// Segments store the smallest i64 where there is no event time.
+pub(super) fn check_event_time(field: &str, ms: i64) -> Result<i64, BadRecord> {
+    if ms > i64::MIN {
+        return Ok(ms);
+    }
+    let message = format!("{field} is {ms}, needs at least {}", i64::MIN + 1);
+    Err(BadRecord::new(Reason::BadEventTime, message))
 }
 
 /// A payload's id must be the key.

@@ -8,7 +8,7 @@
 //! vector without a word. <https://protobuf.dev/programming-guides/encoding/>
 
 use super::attrs::read_attrs;
-use super::decode::{Payload, check_id, unknown_op};
+use super::decode::{Payload, check_event_time, check_id, unknown_op};
 use super::floats::VectorSource;
 use super::{BadRecord, Op, Reason, shown};
 
@@ -31,7 +31,10 @@ pub(super) fn read<'a>(message: &'a [u8], key: &str) -> Result<Payload<'a>, BadR
             (2, Value::Bytes(bytes)) => payload.vector = Some(VectorSource::Bytes(bytes)),
             (3, Value::Bytes(bytes)) => attrs = Some(bytes),
             (4, Value::Varint(number)) => op = number,
-            (5, Value::Varint(ms)) => payload.event_time = Some(ms.cast_signed()),
+            (5, Value::Varint(ms)) => {
+                payload.event_time =
+                    Some(check_event_time("payload event_time", ms.cast_signed())?);
+            }
             (1..=5, _) => {
                 return Err(undecodable(
                     at,

@@ -259,7 +259,7 @@ proptest! {
         id in "\\PC{1,40}",
         vector in prop::collection::vec(finite(), 1..70),
         word in "\\PC{0,20}",
-        event_time in any::<i64>(),
+        event_time in i64::MIN + 1..=i64::MAX,
     ) {
         let attrs = serde_json::json!({ "word": word }).to_string();
         let le: Vec<u8> = vector.iter().flat_map(|float| float.to_le_bytes()).collect();

@@ -202,7 +202,7 @@ export class KafkaSource implements LogSource {
     const known = this.#counts.get(topic);
     const fresh = known && this.#now() - known.at < PARTITIONS_AGE_MAX_MS;
     if (fresh && partition < known.partitions) return known.partitions;
-    const partitions = await this.#partitionsOf(topic);
+    const partitions = await this.#partitionsOf(topic, ", nothing was sent");
     if (partitions === null) throw missing(topic);
     if (partition >= partitions) {
       throw new VexError("NOT_FOUND", `the log holds no ${topic}/${partition}`, {
@@ -228,7 +228,7 @@ export class KafkaSource implements LogSource {
   }
 
   /** Asks for this topic alone: other calls retry an unknown topic for seconds. */
-  async #partitionsOf(topic: string): Promise<number | null> {
+  async #partitionsOf(topic: string, consequence = ""): Promise<number | null> {
     try {
       const { topics } = await this.#admin.fetchTopicMetadata({ topics: [topic] });
       const partitions = topics[0]?.partitions.length ?? 0;
@@ -237,7 +237,7 @@ export class KafkaSource implements LogSource {
       return partitions;
     } catch (error) {
       if (protocolType(error) === "UNKNOWN_TOPIC_OR_PARTITION") return null;
-      throw kafkaError(`cannot look up topic ${topic}`, error);
+      throw kafkaError(`cannot look up topic ${topic}${consequence}`, error);
     }
   }
 

@@ -1,5 +1,10 @@
 //! NEON: four lanes. It has no masked load, so tails go through an array.
 
+#![allow(
+    unused_unsafe,
+    reason = "NEON is part of the aarch64 baseline, where its intrinsics are safe to call"
+)]
+
 use crate::arch::generic::{Vector, kernel_table};
 use core::arch::aarch64::*;
 

@@ -1,1 +1,153 @@
-//! Tests.
+//! The policy: one fact a test, and what holds of any plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use ulid::Ulid;
+use vexlake_distance::Metric;
+use vexlake_segment::{EntryHash, FileMeta, SegmentMeta};
+
+use super::*;
+use crate::shadow::ShadowRefs;
+use crate::testing::{BEGIN_MS, schema, sources};
+
+const MIB: u64 = 1 << 20;
+
+fn id(number: usize) -> Ulid {
+    Ulid::from_parts(BEGIN_MS + number as u64, 1)
+}
+
+/// A state of segments by (bytes, rows).
+fn state(segments: &[(u64, u32)]) -> IncarnationState {
+    let mut state = IncarnationState::new(id(0), "0/t".to_owned(), schema(Metric::L2), sources(1));
+    for (number, (bytes, rows)) in segments.iter().enumerate() {
+        let meta = SegmentMeta {
+            id: id(number),
+            rows: *rows,
+            deletes: 0,
+            files: vec![FileMeta { name: "data.parquet".to_owned(), bytes: *bytes, crc32c: 0 }],
+            log_time_min: 0,
+            log_time_max: 0,
+            hash: EntryHash::default(),
+            created_ms: 0,
+        };
+        state.segments.insert(id(number), SegmentState { meta, shadow: ShadowRefs::default() });
+    }
+    state
+}
+
+fn inputs(segments: &[(u64, u32)], policy: &Policy, shadowed: &dyn Fn(&Ulid) -> u64) -> Vec<Vec<usize>> {
+    let state = state(segments);
+    let numbers: BTreeMap<Ulid, usize> = (0..segments.len()).map(|number| (id(number), number)).collect();
+    let specs = plan_compaction(&state, 3, policy, shadowed);
+    specs.iter().map(|spec| spec.inputs.iter().map(|id| numbers[id]).collect()).collect()
+}
+
+fn plan(segments: &[(u64, u32)]) -> Vec<Vec<usize>> {
+    inputs(segments, &Policy::default(), &|_| 0)
+}
+
+#[test]
+fn should_leave_fewer_segments_than_the_fan_in_alone() {
+    assert!(plan(&[(8 * MIB, 10); 3]).is_empty());
+    assert!(plan(&[]).is_empty());
+}
+
+#[test]
+fn should_merge_a_full_tier_oldest_first() {
+    assert_eq!(plan(&[(8 * MIB, 10); 4]), [[0, 1, 2, 3]]);
+}
+
+#[test]
+fn should_not_merge_segments_of_different_tiers() {
+    assert!(plan(&[(MIB, 1), (MIB, 1), (100 * MIB, 1), (100 * MIB, 1), (100 * MIB, 1)]).is_empty());
+}
+
+#[test]
+fn should_take_tiny_segments_for_one_tier() {
+    assert_eq!(plan(&[(10, 1), (1000, 1), (100_000, 1), (MIB, 1)]), [[0, 1, 2, 3]]);
+}
+
+#[test]
+fn should_rewrite_a_mostly_shadowed_segment_alone() {
+    let shadowed = |segment: &Ulid| if *segment == id(1) { 5 } else { 4 };
+    assert_eq!(inputs(&[(MIB, 10); 2], &Policy::default(), &shadowed), [[1]]);
+}
+
+#[test]
+fn should_not_rewrite_a_segment_without_shadows_whatever_the_ratio() {
+    let policy = Policy { shadow_ratio: 0.0, ..Policy::default() };
+    assert!(inputs(&[(MIB, 10), (MIB, 0)], &policy, &|_| 0).is_empty());
+}
+
+#[test]
+fn should_split_a_tier_at_the_bounds_of_one_merge() {
+    let policy = Policy { inputs_max: 3, fan_in: 2, ..Policy::default() };
+    assert_eq!(inputs(&[(MIB, 1); 5], &policy, &|_| 0), [vec![0, 1, 2], vec![3, 4]]);
+    let policy = Policy { bytes_max: 2 * MIB, ..Policy::default() };
+    assert_eq!(inputs(&[(MIB, 1); 5], &policy, &|_| 0), [[0, 1]]);
+    let policy = Policy { entries_max: 20, ..Policy::default() };
+    assert_eq!(inputs(&[(MIB, 10); 4], &policy, &|_| 0), [[0, 1]]);
+}
+
+#[test]
+fn should_pass_over_a_segment_that_alone_fills_a_merge() {
+    let policy = Policy { bytes_max: 3 * MIB, fan_in: 2, ..Policy::default() };
+    assert_eq!(inputs(&[(3 * MIB, 1), (MIB, 1), (MIB, 1)], &policy, &|_| 0), [[1, 2]]);
+}
+
+#[test]
+fn should_end_and_merge_nothing_alone_under_a_senseless_policy() {
+    for fan_in in [0, 1] {
+        for inputs_max in [0, 1] {
+            let policy = Policy { fan_in, inputs_max, ..Policy::default() };
+            assert!(inputs(&[(MIB, 1); 5], &policy, &|_| 0).is_empty());
+        }
+        let policy = Policy { fan_in, ..Policy::default() };
+        assert_eq!(inputs(&[(MIB, 1); 2], &policy, &|_| 0), [[0, 1]]);
+    }
+}
+
+#[test]
+fn should_name_the_same_inputs_the_same_and_predict_what_is_written() {
+    let state = state(&[(MIB, 10); 4]);
+    let policy = Policy { fan_in: 4, shadow_ratio: 0.9, ..Policy::default() };
+    let specs = plan_compaction(&state, 3, &policy, &|_| 5);
+    let again = plan_compaction(&state, 4, &policy, &|_| 5);
+    let [spec] = specs.as_slice() else { panic!("{specs:?}") };
+    assert_eq!(spec.id, again[0].id);
+    assert_eq!((spec.bytes_in, spec.predicted_bytes, spec.entries_in, spec.version), (4 * MIB, 2 * MIB, 40, 3));
+    let text = serde_json::to_string(spec).expect("serialises");
+    assert_eq!(&serde_json::from_str::<Spec>(&text).expect("parses"), spec);
+}
+
+proptest! {
+    #[test]
+    fn should_plan_disjoint_merges_of_live_segments_within_bounds(
+        segments in prop::collection::vec((0u64..64 * MIB, 0u32..100, 0u64..100), 0..40),
+        (fan_in, inputs_max) in (0usize..6, 0usize..8),
+        (bytes_max, entries_max) in (0u64..128 * MIB, 0u64..500),
+        shadow_ratio in 0.0..1.2f64,
+    ) {
+        let policy = Policy { fan_in, inputs_max, bytes_max, entries_max, shadow_ratio };
+        let sizes: Vec<(u64, u32)> = segments.iter().map(|(bytes, rows, _)| (*bytes, *rows)).collect();
+        let state = state(&sizes);
+        let shadowed: BTreeMap<Ulid, u64> =
+            segments.iter().enumerate().map(|(n, (_, rows, s))| (id(n), *s.min(&u64::from(*rows)))).collect();
+        let specs = plan_compaction(&state, 1, &policy, &|id| shadowed[id]);
+        let mut seen = BTreeSet::new();
+        for spec in specs {
+            prop_assert!(!spec.inputs.is_empty());
+            for input in &spec.inputs {
+                prop_assert!(state.segments.contains_key(input));
+                prop_assert!(seen.insert(*input), "{input} is in two merges");
+            }
+            if spec.inputs.len() > 1 {
+                prop_assert!(spec.inputs.len() <= inputs_max);
+                prop_assert!(spec.bytes_in <= bytes_max && spec.entries_in <= entries_max);
+            } else {
+                prop_assert!(shadowed[&spec.inputs[0]] > 0, "a merge of one drops something");
+            }
+        }
+    }
+}

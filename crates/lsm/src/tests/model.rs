@@ -80,7 +80,9 @@ fn produce(log: &mut Log, now: i64, step: &Step) {
 async fn play(metric: Metric, steps: Vec<Step>) {
     let site = Site::new(metric, PARTITIONS).await;
     let mut log = Log::default();
-    (0..PARTITIONS).for_each(|p| drop(log.put(p, "first", 0, Change::Gap)));
+    for partition in 0..PARTITIONS {
+        log.put(partition, "first", 0, Change::Gap);
+    }
     let mut writer = site.open("ingest").await;
     let mut reader = site.open("query").await;
     let mut pinned = Vec::new();
@@ -106,6 +108,8 @@ async fn play(metric: Metric, steps: Vec<Step>) {
             Step::MergeAll => drop(merge(&reader, &spec_of(&reader, None)).await.expect("merged")),
             Step::Collect => {
                 writer.collect_garbage(&GcOptions { grace_ms: 0, dry_run: false }).await.expect("collected");
+                // Without a grace period nobody may stay on an older version.
+                reader.follow().await.expect("followed");
             }
             Step::Pin => {
                 let version = writer.snapshot().version();

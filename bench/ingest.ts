@@ -1,0 +1,215 @@
+/**
+ * bench ingest: how fast a pre-filled topic becomes committed segments, on this machine's broker.
+ *
+ * 1. Start a broker of our own; fill the topic with --records vectors of --dim (seeded, structured).
+ * 2. Start `vexlake up` (compactor on) on an empty directory store; create the collection from the
+ *    topic's earliest record. The clock starts when the create returns.
+ * 3. It stops at the commit whose checkpoint covers the last offset of every partition.
+ * 4. Reported beside the rate: peak resident memory of the lake's process, its CPU seconds, the time its
+ *    event loop was active per record; and rows counted by DuckDB over the live files afterwards.
+ *
+ * --minutes n instead keeps producing for n minutes and samples the memory every second: its peak over
+ * the first and the second half says whether it grows.
+ */
+import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { parseArgs, promisify } from "node:util";
+import { Kafka, logLevel } from "kafkajs";
+import { pythonOracles, startKafka } from "../services/cli/bootstrap/provision.mjs";
+import { Vectors } from "./dataset.ts";
+
+export const help = "--records <n> --dim <n> --partitions <n> [--minutes <n>]";
+
+const CLI = fileURLToPath(new URL("../services/cli/main.ts", import.meta.url));
+const SEND_RECORDS = 2_000;
+const POLL_MS = 20;
+const COLLECTION = "bench";
+const TOPIC = `vexlake.0.${COLLECTION}`;
+
+export async function run(args: string[]): Promise<Record<string, unknown>> {
+  const { values } = parseArgs({
+    args,
+    options: {
+      records: { type: "string", default: "300000" },
+      dim: { type: "string", default: "128" },
+      partitions: { type: "string", default: "4" },
+      minutes: { type: "string", default: "0" },
+    },
+  });
+  const [records, dim, partitions] = [Number(values.records), Number(values.dim), Number(values.partitions)];
+  const seconds = Number(values.minutes) * 60;
+  const dir = mkdtempSync(join(tmpdir(), "vexlake-bench-"));
+  const kafka = await startKafka({ dir: join(dir, "kafka"), pids: join(dir, "pids") });
+  try {
+    const client = new Kafka({ brokers: [kafka.brokers], logLevel: logLevel.ERROR });
+    const admin = client.admin();
+    await admin.connect();
+    await admin.createTopics({ topics: [{ topic: TOPIC, numPartitions: partitions, replicationFactor: 1 }], waitForLeaders: true });
+    const producer = new Filler(client, new Vectors(dim, 1));
+    await producer.start();
+    await producer.fill(records);
+    const lake = await startLake(join(dir, "data"), kafka.brokers);
+    try {
+      const before = await cpuSeconds(lake);
+      const active = await activeSeconds(lake);
+      const started = performance.now();
+      await createFromEarliest(lake, dim, partitions, dir, kafka.brokers);
+      const memory = sampleMemory(lake.pid);
+      while (performance.now() - started < seconds * 1_000) await producer.fill(SEND_RECORDS * 5);
+      await committed(lake, producer.sent);
+      const elapsed = (performance.now() - started) / 1_000;
+      const peaks = memory.stop();
+      return {
+        records: producer.sent,
+        dim,
+        partitions,
+        seconds: elapsed,
+        recordsPerSecond: producer.sent / elapsed,
+        ...peaks,
+        cpuSeconds: (await cpuSeconds(lake)) - before,
+        eventLoopActiveMicrosPerRecord: (((await activeSeconds(lake)) - active) * 1e6) / producer.sent,
+        rowsCountedByDuckdb: await countByDuckdb(join(dir, "data")),
+      };
+    } finally {
+      await stop(lake.child);
+      await producer.stop();
+      await admin.disconnect();
+    }
+  } finally {
+    await kafka.stop();
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+class Filler {
+  sent = 0;
+  readonly #producer;
+  readonly #vectors: Vectors;
+
+  constructor(kafka: Kafka, vectors: Vectors) {
+    this.#producer = kafka.producer({ idempotent: true });
+    this.#vectors = vectors;
+  }
+
+  async start(): Promise<void> {
+    await this.#producer.connect();
+  }
+
+  async stop(): Promise<void> {
+    await this.#producer.disconnect();
+  }
+
+  async fill(count: number): Promise<void> {
+    for (let left = count; left > 0; left -= SEND_RECORDS) {
+      const size = Math.min(SEND_RECORDS, left);
+      const bytes = this.#vectors.next(size);
+      const width = this.#vectors.dim * 4;
+      const messages = Array.from({ length: size }, (_, i) => ({
+        key: `key-${this.sent + i}`,
+        value: bytes.subarray(i * width, (i + 1) * width),
+      }));
+      // Brokers take 1 MiB a batch: the vectors of one send are split by what fits.
+      const step = Math.max(1, Math.floor((700 * 1024) / width));
+      for (let at = 0; at < size; at += step) {
+        await this.#producer.send({ topic: TOPIC, messages: messages.slice(at, at + step), acks: -1 });
+      }
+      this.sent += size;
+    }
+  }
+}
+
+interface RunningLake {
+  child: ChildProcess;
+  pid: number;
+  http: string;
+}
+
+async function startLake(dataDir: string, brokers: string): Promise<RunningLake> {
+  const args = [CLI, "up", "--data-dir", dataDir, "--kafka", brokers, "--port", "0", "--http-port", "0"];
+  const env = { ...process.env, VEXLAKE_LOGGING: "warn" };
+  const child = spawn(process.execPath, ["--disable-warning=TimeoutNegativeWarning", ...args], { env, stdio: ["ignore", "pipe", "inherit"] });
+  for await (const line of createInterface({ input: child.stdout as NodeJS.ReadableStream })) {
+    const http = /^ready .*http=(\S+)/.exec(line)?.[1];
+    if (http !== undefined) return { child, pid: child.pid as number, http };
+  }
+  throw new Error("vexlake up ended before it was ready");
+}
+
+async function createFromEarliest(lake: RunningLake, dim: number, partitions: number, dir: string, brokers: string): Promise<void> {
+  const args = ["collection", "create", COLLECTION, "--dim", String(dim), "--partitions", String(partitions), "--from", "earliest"];
+  await promisify(execFile)(process.execPath, [CLI, ...args, "--data-dir", join(dir, "data"), "--kafka", brokers]);
+}
+
+/** Waits until the checkpoints cover everything sent. */
+async function committed(lake: RunningLake, sent: number): Promise<void> {
+  for (;;) {
+    const response = await fetch(`http://${lake.http}/api/v1/collections/${COLLECTION}`);
+    const { applied, committed } = response.ok ? await progressOf(lake) : { applied: 0, committed: 0 };
+    if (committed >= sent) return;
+    // Everything is in memory: ask for the last flush instead of waiting for its age.
+    if (applied >= sent) await fetch(`http://${lake.http}/api/v1/flush?collection=${COLLECTION}`, { method: "POST" });
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}
+
+async function progressOf(lake: RunningLake): Promise<{ applied: number; committed: number }> {
+  const metrics = await (await fetch(`http://${lake.http}/metrics`)).text();
+  const value = (name: string): number => {
+    const lines = metrics.split("\n").filter((line) => line.startsWith(`${name}{`));
+    return lines.reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
+  };
+  return { applied: value("vexlake_ingest_records_total"), committed: value("vexlake_flush_entries_total") };
+}
+
+async function activeSeconds(lake: RunningLake): Promise<number> {
+  const metrics = await (await fetch(`http://${lake.http}/metrics`)).text();
+  const line = metrics.split("\n").find((found) => found.startsWith("vexlake_event_loop_active_seconds_total"));
+  return Number(line?.split(" ").at(-1) ?? Number.NaN);
+}
+
+async function cpuSeconds({ pid }: RunningLake): Promise<number> {
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const ticks = Number(fields[11]) + Number(fields[12]);
+  return ticks / 100;
+}
+
+function residentBytes(pid: number): number {
+  return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) * 1024;
+}
+
+/** Peak resident memory over the first and the second half of the run. */
+function sampleMemory(pid: number): { stop(): Record<string, number> } {
+  const samples: number[] = [];
+  const timer = setInterval(() => samples.push(residentBytes(pid)), 250);
+  return {
+    stop: () => {
+      clearInterval(timer);
+      const half = Math.floor(samples.length / 2);
+      return {
+        residentBytesPeakFirstHalf: Math.max(0, ...samples.slice(0, half)),
+        residentBytesPeakSecondHalf: Math.max(0, ...samples.slice(half)),
+      };
+    },
+  };
+}
+
+async function countByDuckdb(dataDir: string): Promise<number> {
+  const run = promisify(execFile);
+  const { stdout: query } = await run(process.execPath, [CLI, "files", COLLECTION, "--format", "duckdb", "--data-dir", dataDir]);
+  const python = String(await pythonOracles());
+  const script = "import duckdb,sys; print(duckdb.sql('SELECT count(*) FROM (' + sys.stdin.read() + ')').fetchone()[0])";
+  const child = run(python, ["-c", script]);
+  child.child.stdin?.end(query);
+  return Number((await child).stdout);
+}
+
+async function stop(child: ChildProcess): Promise<void> {
+  const ended = new Promise((resolve) => child.once("exit", resolve));
+  child.kill("SIGTERM");
+  await ended;
+}

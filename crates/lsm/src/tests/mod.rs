@@ -1,0 +1,5 @@
+//! Tests that cross the whole engine: histories against a model, crashes, store faults.
+
+mod crash;
+mod faults;
+mod model;

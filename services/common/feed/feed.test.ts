@@ -1,0 +1,389 @@
+/**
+ * The feed between the local log (real) and a core that records what it is told. The core itself is
+ * tested in Rust; the pair of both in test/e2e.
+ */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { fingerprintOf } from "../log/fingerprint.ts";
+import { LocalSource } from "../log/local/source.ts";
+import type { LogRecord, ProducedMessage, StoppedState } from "../log/source.ts";
+import { RECORD_ENTRY_BYTES } from "../log/table.ts";
+import { VexError } from "../process/error.ts";
+import { silentLogger } from "../process/logger.ts";
+import type { AppendBatch, AppendResult, CoreFeed } from "./core.ts";
+import { type BadRecord, Feed, type FeedOptions } from "./feed.ts";
+import { MemoryBudget } from "./memory.ts";
+
+const TOPIC = "vexlake.0.docs";
+const INCARNATION = "01JZZZZZZZZZZZZZZZZZZZZZZZ";
+const DEADLINE_MS = 10_000;
+
+type Last = { offset: string; timestamp: number; crc32c: number } | null;
+
+/** Takes stretches as the real one does: from its next offset on, refusing gaps. */
+class RecordingCore implements CoreFeed {
+  readonly appended: AppendBatch[] = [];
+  readonly partitions = new Map<number, { applied: bigint; next: bigint; last: Last }>();
+  retired = false;
+  memtableBytes = 0;
+  refreshes = 0;
+  /** Replaces parts of an answer, or throws. */
+  script: (batch: AppendBatch) => Partial<AppendResult> | Promise<Partial<AppendResult>> = () => ({});
+
+  constructor(partitions: number) {
+    for (let i = 0; i < partitions; i++) this.partitions.set(i, { applied: 0n, next: 0n, last: null });
+  }
+
+  async append(batch: AppendBatch): Promise<AppendResult> {
+    const state = this.partitions.get(batch.partition);
+    if (!state || batch.from > state.applied) {
+      throw Object.assign(new Error(`next is ${state?.applied}`), { code: "CONFLICT" });
+    }
+    const over = await this.script(batch);
+    this.appended.push(batch);
+    const count = batch.table.length / RECORD_ENTRY_BYTES;
+    const result: AppendResult = {
+      next: batch.to,
+      accepted: count,
+      notRecords: Number(batch.to - batch.from) - count,
+      memtableBytes: this.memtableBytes,
+      bad: [],
+      acks: [],
+      ...over,
+    };
+    state.applied = result.next;
+    return result;
+  }
+
+  async refresh(): Promise<string> {
+    this.refreshes += 1;
+    const partitions = [...this.partitions].map(([partition, { applied, next, last }]) => ({
+      source: 0,
+      partition,
+      applied: String(applied),
+      checkpoint: { start: "0", next: String(next), log_time: 0, last, ledger: {} },
+    }));
+    return JSON.stringify({ retired: this.retired, feedBytes: this.memtableBytes, partitions, version: 1 });
+  }
+
+  keys(partition: number): string[] {
+    return this.appended
+      .filter((batch) => batch.partition === partition)
+      .flatMap(({ table, buffers }) => {
+        const view = new DataView(table.buffer, table.byteOffset, table.byteLength);
+        return Array.from({ length: table.length / RECORD_ENTRY_BYTES }, (_, i) => {
+          const at = i * RECORD_ENTRY_BYTES + 16;
+          const [index, start, length] = [0, 4, 8].map((o) => view.getUint32(at + o, true)) as [
+            number,
+            number,
+            number,
+          ];
+          return Buffer.from(buffers[index] as Uint8Array).toString("utf8", start, start + length);
+        });
+      });
+  }
+}
+
+describe("feed", () => {
+  let directory = "";
+  let source: LocalSource;
+  let core: RecordingCore;
+  let budget: MemoryBudget;
+  let feeds: Feed[] = [];
+
+  beforeEach(async () => {
+    directory = await mkdtemp(join(tmpdir(), "vexlake-feed-"));
+    source = new LocalSource({ directory, logger: silentLogger() });
+    await source.start();
+    await source.ensureTopic(TOPIC, 2);
+    core = new RecordingCore(2);
+    budget = new MemoryBudget(1_000);
+  });
+  afterEach(async () => {
+    for (const feed of feeds) await feed.close();
+    feeds = [];
+    await source.close();
+    await rm(directory, { recursive: true, force: true });
+  });
+
+  async function started(over: Partial<FeedOptions> = {}): Promise<Feed> {
+    const feed = new Feed({
+      source,
+      core,
+      logger: silentLogger(),
+      incarnation: INCARNATION,
+      topic: TOPIC,
+      sourceId: 0,
+      assignment: { kind: "all" },
+      collection: "0/docs",
+      budget,
+      ...over,
+    });
+    feeds.push(feed);
+    await feed.start();
+    return feed;
+  }
+  const keyed = (partition: number, ...keys: string[]): ProducedMessage[] =>
+    keys.map((key) => ({ partition, key: Buffer.from(key), value: Buffer.from("v") }));
+  async function until(probe: () => unknown): Promise<void> {
+    const deadline = performance.now() + DEADLINE_MS;
+    while (!probe()) {
+      if (performance.now() > deadline) throw new Error(`not within ${DEADLINE_MS} ms: ${probe}`);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+  async function recordAt(partition: number, offset: bigint): Promise<LogRecord> {
+    let found: LogRecord | undefined;
+    await source.read(TOPIC, partition, offset, offset + 1n, ({ records }) => {
+      found = records[0];
+    });
+    return found as LogRecord;
+  }
+
+  it("should_append_every_record_from_where_the_core_stands", async () => {
+    await source.produce(TOPIC, [...keyed(0, "a", "b", "c"), ...keyed(1, "x", "y")]);
+    core.partitions.set(0, { applied: 2n, next: 1n, last: null });
+    const feed = await started({ format: "json", badRecord: "skip" });
+    expect(
+      await feed.reached(
+        new Map([
+          [0, 3n],
+          [1, 2n],
+        ]),
+        DEADLINE_MS,
+      ),
+    ).toBe(true);
+    expect([core.keys(0), core.keys(1)]).toEqual([["c"], ["x", "y"]]);
+    expect(core.appended[0]).toMatchObject({
+      incarnation: INCARNATION,
+      source: 0,
+      format: "json",
+      badRecord: "skip",
+    });
+    expect(feed.applied()).toEqual(
+      new Map([
+        [0, 3n],
+        [1, 2n],
+      ]),
+    );
+    expect(feed.lag()).toEqual(
+      new Map([
+        [0, 0n],
+        [1, 0n],
+      ]),
+    );
+    expect(feed.totals).toMatchObject({ accepted: 3, bad: 0 });
+    expect([feed.away, feed.refusal(), feed.stopped()]).toEqual([null, undefined, []]);
+  });
+
+  it("should_wait_for_an_offset_until_the_deadline_and_no_longer", async () => {
+    const feed = await started();
+    expect(await feed.waitFor(0, 0n, 0)).toBe(true);
+    expect(await feed.waitFor(0, 1n, 1)).toBe(false);
+    const waits = [feed.waitFor(0, 2n, DEADLINE_MS), feed.waitFor(0, 1n, DEADLINE_MS)];
+    await source.produce(TOPIC, keyed(0, "a", "b"));
+    expect(await Promise.all(waits)).toEqual([true, true]);
+    const open = feed.waitFor(1, 9n, DEADLINE_MS);
+    await feed.close();
+    expect(await open).toBe(false);
+  });
+
+  it("should_tell_a_writer_the_verdict_on_its_write", async () => {
+    core.script = ({ from }) => ({
+      acks: [
+        { write: "w1", offset: from, existed: true, accepted: true },
+        {
+          write: "w2",
+          offset: from,
+          existed: false,
+          accepted: false,
+          message: "vector has 3 numbers, not 4",
+        },
+        { write: "nobody", offset: from, existed: false, accepted: true },
+      ],
+    });
+    const feed = await started();
+    const verdicts = [feed.acknowledged("w1"), feed.acknowledged("w2")];
+    const forgotten = feed.acknowledged("w3");
+    feed.forget("w3");
+    await source.produce(TOPIC, keyed(0, "a"));
+    expect(await Promise.all(verdicts)).toEqual([
+      { offset: 0n, existed: true, accepted: true },
+      { offset: 0n, existed: false, accepted: false, message: "vector has 3 numbers, not 4" },
+    ]);
+    expect(feed.acknowledged("w3")).not.toBe(forgotten);
+  });
+
+  it("should_hand_bad_records_over_as_they_came_before_the_next_batch_of_the_partition", async () => {
+    core.script = ({ from }) =>
+      from === 0n ? { accepted: 1, bad: [{ offset: 1n, reason: "bad-dimension", message: "3 not 4" }] } : {};
+    const { promise: safe, resolve: release } = Promise.withResolvers<void>();
+    const handed: BadRecord[] = [];
+    const feed = await started({
+      onBad: async (bad) => {
+        handed.push(...bad);
+        await safe;
+      },
+    });
+    await source.produce(TOPIC, keyed(0, "a", "b"));
+    await until(() => handed.length === 1);
+    expect(handed[0]).toMatchObject({ partition: 0, reason: "bad-dimension", message: "3 not 4" });
+    expect(String(handed[0]?.record.key)).toBe("b");
+    // Readers see the batch already; a seal has to wait for its dead letters.
+    expect(await feed.waitFor(0, 2n, DEADLINE_MS)).toBe(true);
+    let sealed = false;
+    const seal = feed.settled(async () => {
+      sealed = true;
+    });
+    await source.produce(TOPIC, [...keyed(0, "c"), ...keyed(1, "x")]);
+    await until(async () => (await source.ranges(TOPIC))?.[0]?.high === 3n);
+    expect([sealed, core.keys(0)]).toEqual([false, ["a", "b"]]);
+    release();
+    await seal;
+    expect(
+      await feed.reached(
+        new Map([
+          [0, 3n],
+          [1, 1n],
+        ]),
+        DEADLINE_MS,
+      ),
+    ).toBe(true);
+    expect(core.keys(0)).toEqual(["a", "b", "c"]);
+  });
+
+  it("should_stop_before_a_bad_record_when_told_to_fail", async () => {
+    core.script = () => ({
+      next: 1n,
+      failedAt: 1n,
+      bad: [{ offset: 1n, reason: "not-finite", message: "number 2 is NaN" }],
+    });
+    const states: (StoppedState | null)[] = [];
+    const handed: BadRecord[] = [];
+    const feed = await started({
+      badRecord: "fail",
+      onBad: async (bad) => void handed.push(...bad),
+      onStopped: (_, state) => states.push(state),
+    });
+    await source.produce(TOPIC, keyed(0, "a", "b", "c"));
+    await until(() => states.length > 0);
+    expect(states[0]).toMatchObject({ partition: 0, reason: "bad-record" });
+    expect(states[0]?.message).toContain("offset 1: not-finite: number 2 is NaN");
+    expect(states[0]?.accept).toBe("vexlake source accept 0/docs --partition 0");
+    expect([feed.applied().get(0), feed.refusal(), handed]).toEqual([1n, states[0]?.message, []]);
+    core.script = () => ({});
+    await feed.reclaim([0]);
+    expect(await feed.waitFor(0, 3n, DEADLINE_MS)).toBe(true);
+    expect([feed.stopped(), states.at(-1)]).toEqual([[], null]);
+  });
+
+  it("should_stop_a_partition_whose_topic_was_made_anew_and_go_on_when_the_record_is_the_same", async () => {
+    await source.produce(TOPIC, [...keyed(0, "a", "b"), ...keyed(1, "x", "y")]);
+    const same = fingerprintOf(await recordAt(0, 1n));
+    const last = { ...same, offset: String(same.offset) };
+    core.partitions.set(0, { applied: 2n, next: 2n, last });
+    core.partitions.set(1, { applied: 2n, next: 2n, last });
+    const feed = await started();
+    await source.produce(TOPIC, [...keyed(0, "c"), ...keyed(1, "z")]);
+    expect(await feed.waitFor(0, 3n, DEADLINE_MS)).toBe(true);
+    expect(core.keys(0)).toEqual(["c"]);
+    expect(feed.stopped()).toMatchObject([
+      { partition: 1, reason: "topic-recreated", lost: { from: 2n, to: 2n } },
+    ]);
+    expect(core.keys(1)).toEqual([]);
+  });
+
+  it("should_name_a_log_that_ends_early_and_a_partition_that_no_checkpoint_knows", async () => {
+    await source.produce(TOPIC, [...keyed(0, "a"), ...keyed(1, "x")]);
+    core.partitions.set(0, { applied: 7n, next: 7n, last: null });
+    core.partitions.delete(1);
+    const feed = await started();
+    await until(() => feed.stopped().length === 2);
+    expect(feed.stopped()).toMatchObject([
+      { partition: 0, reason: "beyond-end", lost: { from: 1n, to: 7n } },
+      { partition: 1, reason: "partitions-added", lost: { from: 0n, to: 1n } },
+    ]);
+    expect(core.appended).toEqual([]);
+  });
+
+  it("should_stop_as_fenced_when_the_incarnation_is_retired", async () => {
+    core.retired = true;
+    const feed = await started();
+    await until(() => feed.stopped().length === 2);
+    expect(feed.stopped().map(({ reason }) => reason)).toEqual(["fenced", "fenced"]);
+  });
+
+  it("should_pause_over_the_budget_and_resume_below_it", async () => {
+    core.memtableBytes = 1_500;
+    const feed = await started();
+    await source.produce(TOPIC, keyed(0, "a"));
+    expect(await feed.waitFor(0, 1n, DEADLINE_MS)).toBe(true);
+    expect([budget.bytes, budget.over]).toEqual([1_500, true]);
+    await source.produce(TOPIC, [...keyed(0, "b"), ...keyed(1, "x")]);
+    await until(() => feed.lag().get(0) === 1n && feed.lag().get(1) === 1n);
+    expect(core.appended).toHaveLength(1);
+    budget.set(INCARNATION, 950);
+    expect(budget.over).toBe(true);
+    core.memtableBytes = 100;
+    budget.set(INCARNATION, 100);
+    expect(
+      await feed.reached(
+        new Map([
+          [0, 2n],
+          [1, 1n],
+        ]),
+        DEADLINE_MS,
+      ),
+    ).toBe(true);
+    await feed.close();
+    expect(budget.bytes).toBe(0);
+  });
+
+  it("should_try_an_append_again_that_fails_for_now_and_stop_at_one_that_fails_for_good", async () => {
+    let tries = 0;
+    core.script = ({ partition }) => {
+      if (partition === 1) throw new VexError("INVALID", "source 0 has no partition 1");
+      tries += 1;
+      if (tries < 3) throw Object.assign(new Error("store is away"), { code: "UNAVAILABLE" });
+      return {};
+    };
+    const feed = await started();
+    await source.produce(TOPIC, [...keyed(0, "a"), ...keyed(1, "x")]);
+    expect(await feed.waitFor(0, 1n, DEADLINE_MS)).toBe(true);
+    expect([tries, core.keys(0)]).toEqual([3, ["a"]]);
+    await until(() => feed.stopped().length === 1);
+    expect(feed.stopped()).toMatchObject([{ partition: 1, reason: "failed" }]);
+  });
+
+  it("should_go_where_the_core_stands_when_they_disagree", async () => {
+    await source.produce(TOPIC, keyed(0, "a", "b", "c"));
+    core.partitions.set(0, { applied: 2n, next: 0n, last: null });
+    const feed = await started();
+    expect(await feed.waitFor(0, 3n, DEADLINE_MS)).toBe(true);
+    // A lost race: another process committed, this core dropped what it had of the partition.
+    core.partitions.set(0, { applied: 1n, next: 1n, last: null });
+    core.appended.length = 0;
+    await source.produce(TOPIC, keyed(0, "d"));
+    await until(() => core.keys(0).includes("d"));
+    expect(core.keys(0)).toEqual(["b", "c", "d"]);
+  });
+
+  it("should_seek_forward_when_a_snapshot_covers_more_than_was_fed", async () => {
+    budget.set("another", 5_000);
+    const feed = await started();
+    await source.produce(TOPIC, keyed(0, "a", "b", "c"));
+    const waiting = feed.waitFor(0, 2n, DEADLINE_MS);
+    core.partitions.set(0, { applied: 2n, next: 2n, last: null });
+    await feed.follow();
+    expect(await waiting).toBe(true);
+    budget.remove("another");
+    expect(await feed.waitFor(0, 3n, DEADLINE_MS)).toBe(true);
+    expect(core.keys(0)).toEqual(["c"]);
+  });
+
+  it("should_refuse_to_start_on_a_topic_that_is_not_there", async () => {
+    await expect(started({ topic: "vexlake.0.none" })).rejects.toMatchObject({ code: "NOT_FOUND" });
+  });
+});
