@@ -26,11 +26,13 @@ export async function run(args: Arguments): Promise<number> {
   const redis = new Redis({ host, port: Number(port), db: whole(args, "db", 0, 15) ?? 0, maxRetriesPerRequest: 1 });
   try {
     const count = String(whole(args, "count", 1, 10_000) ?? COUNT);
-    const reply = (await redis.call("VSIM", name, ...vector, "COUNT", count, "WITHSCORES", "WITHATTRIBS")) as (string | null)[];
+    const reply = (await redis.call("VSIM", name, ...vector, "COUNT", count, "WITHSCORES", "WITHATTRIBS")) as unknown[];
+    // RESP3 nests score and attributes under the id, RESP2 lists all three.
+    const flat = reply.flat() as (string | null)[];
     const hits = [];
-    for (let i = 0; i < reply.length; i += 3) {
-      const attrs = reply[i + 2] ? (JSON.parse(reply[i + 2] as string) as Record<string, unknown>) : null;
-      hits.push({ id: reply[i] as string, score: Number(reply[i + 1]), attrs });
+    for (let i = 0; i < flat.length; i += 3) {
+      const attrs = flat[i + 2] ? (JSON.parse(flat[i + 2] as string) as Record<string, unknown>) : null;
+      hits.push({ id: flat[i] as string, score: Number(flat[i + 1]), attrs });
     }
     if (context.json) printJson(hits);
     else for (const hit of hits) printHit(hit);
