@@ -1,9 +1,9 @@
-import { defineConfig } from "vitest/config";
-
 /*
  * One vitest project for all TypeScript tests. `test/harness/global.ts` offers the real
  * services; a suite that asks for none starts none.
  */
+import { defineConfig } from "vitest/config";
+
 export default defineConfig({
   test: {
     include: ["services/**/*.test.ts", "test/**/*.test.ts", "bench/**/*.test.ts", "crates/node/**/*.test.ts"],

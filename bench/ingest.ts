@@ -130,7 +130,7 @@ interface RunningLake {
 
 async function startLake(dataDir: string, brokers: string): Promise<RunningLake> {
   const args = [CLI, "up", "--data-dir", dataDir, "--kafka", brokers, "--port", "0", "--http-port", "0"];
-  const env = { ...process.env, VEXLAKE_LOGGING: "warn" };
+  const env = { ...process.env, VEXLAKE_LOGGING: "error" };
   const child = spawn(process.execPath, ["--disable-warning=TimeoutNegativeWarning", ...args], { env, stdio: ["ignore", "pipe", "inherit"] });
   for await (const line of createInterface({ input: child.stdout as NodeJS.ReadableStream })) {
     const http = /^ready .*http=(\S+)/.exec(line)?.[1];
@@ -202,7 +202,7 @@ async function countByDuckdb(dataDir: string): Promise<number> {
   const run = promisify(execFile);
   const { stdout: query } = await run(process.execPath, [CLI, "files", COLLECTION, "--format", "duckdb", "--data-dir", dataDir]);
   const python = String(await pythonOracles());
-  const script = "import duckdb,sys; print(duckdb.sql('SELECT count(*) FROM (' + sys.stdin.read() + ')').fetchone()[0])";
+  const script = "import duckdb,sys; print(duckdb.sql('SELECT count(*) FROM (' + sys.stdin.read() + ')').fetchall()[0][0])";
   const child = run(python, ["-c", script]);
   child.child.stdin?.end(query);
   return Number((await child).stdout);

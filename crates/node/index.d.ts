@@ -63,13 +63,18 @@ export type AlterCommand =
   | { op: "promote"; db: number; name: string; incarnation?: string }
   | { op: "rollback"; db: number; name: string }
   | { op: "pin" | "unpin"; incarnation: string; name: string; version: number }
+  | { op: "source-accept"; incarnation: string; source: number; partition: number; from: string; to: string }
+  | { op: "partition-add"; incarnation: string; source: number; partition: number; start: string }
+  | { op: "source-open"; incarnation: string; source: SourceOptions }
   | { op: "seal"; incarnation: string; bytesMin?: number }
   | { op: "cancel"; job: string };
 
 export type DescribeRequest =
   | { what: "lake" | "collections" }
   | { what: "incarnation" | "segments" | "files"; incarnation: string }
-  | { what: "commits"; incarnation: string; limit: number };
+  | { what: "commits"; incarnation: string; limit: number }
+  /** The version that was newest at a time: {"version"}. */
+  | { what: "version-at"; incarnation: string; ms: number };
 
 /** One partition's next stretch of the log: `[from, to)`, records in `table` (schemas/records.md). */
 export interface AppendBatch {
@@ -153,6 +158,8 @@ export interface GetReply {
   bytes: Uint8Array;
   ends: Uint32Array;
   present: Uint8Array;
+  /** 1 where the key has a newest record, live or a delete; its partition and offset are below. */
+  placed: Uint8Array;
   partitions: Uint32Array;
   offsets: bigint[];
 }
@@ -187,8 +194,8 @@ export declare class Lake {
   get(request: GetRequest): Promise<GetReply>;
   /** JSON, or an Arrow IPC stream for segments and commits. */
   describe(what: DescribeRequest): Promise<string | Uint8Array>;
-  /** Merges due, as JSON CompactionSpec[]; `policy` is JSON. */
-  plan(incarnation: string, policy?: string): Promise<string>;
+  /** Merges due, as JSON CompactionSpec[]; `options` are those that `run` will get. */
+  plan(incarnation: string, options?: string): Promise<string>;
   /** Runs one merge; answers its outcome as JSON. Cancel with alter({op: "cancel", job}). */
   run(
     spec: string,

@@ -68,7 +68,7 @@ export class Lake {
   search = calls((requests) => this.#native.search(requests));
   get = calls((request) => this.#native.get(request));
   describe = calls((what) => this.#native.describe(JSON.stringify(what)));
-  plan = calls((incarnation, policy) => this.#native.plan(incarnation, policy));
+  plan = calls((incarnation, options) => this.#native.plan(incarnation, options));
   run = calls((spec, onProgress, job, options) =>
     this.#native.run(spec, options ?? "{}", job, onProgress ?? ignoreProgress),
   );

@@ -1,6 +1,6 @@
 /**
- * The options of every subcommand, parsed once. An unknown option is a usage error; so is one that a
- * subcommand does not take, which each checks with `only`.
+ * The options of every subcommand, parsed once. An unknown option is a usage error; so is one that the
+ * subcommand at hand does not take (registry.ts).
  */
 import { parseArgs } from "node:util";
 import { ConfigError } from "../common/process/error.ts";
@@ -28,10 +28,14 @@ export const OPTIONS: Option[] = [
   { flag: "dim", value: "<n>", help: "collection create: components of a vector" },
   { flag: "metric", value: "<name>", help: "collection create: cosine, l2, ip, l1" },
   { flag: "partitions", value: "<n>", help: "collection create: partitions of its topic" },
-  { flag: "format", value: "<name>", help: "collection create: f32, protobuf, json; files: list, json, duckdb" },
+  {
+    flag: "format",
+    value: "<name>",
+    help: "collection create: f32, protobuf, json; files: list, json, duckdb",
+  },
   { flag: "from", value: "<where>", help: "collection create, replay: earliest, latest, a time, p:offset,…" },
   { flag: "count", value: "<n>", help: "search: results" },
-  { flag: "topic", value: "<name>", help: "source accept: the topic" },
+  { flag: "topic", value: "<name>", help: "source switch: the topic to go on with" },
   { flag: "partition", value: "<n>", help: "source accept: the partition" },
   { flag: "grace-ms", value: "<n>", help: "gc: how long a replaced version stays readable" },
   { flag: "dry-run", help: "gc, compact: say what would be done" },

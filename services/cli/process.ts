@@ -1,7 +1,8 @@
 /** What the four long-running commands share: version, registry, waiting for the end. */
 import { readFileSync } from "node:fs";
+import { performance } from "node:perf_hooks";
 import type { Lake } from "@vexlake/core";
-import type { Registry } from "prom-client";
+import { Gauge, type Registry } from "prom-client";
 import { createRegistry, exposeSnapshot } from "../common/process/metrics.ts";
 import type { Shutdown } from "../common/process/shutdown.ts";
 
@@ -12,6 +13,14 @@ export const VERSION: string = (JSON.parse(manifest) as { version: string }).ver
 /** A registry with the process's defaults and the core's counters. */
 export function processRegistry(role: string, lake: Lake): Registry {
   const registry = createRegistry(role);
+  new Gauge({
+    name: "vexlake_event_loop_active_seconds_total",
+    help: "time that JavaScript's thread was busy since the start",
+    registers: [registry],
+    collect() {
+      this.set(performance.eventLoopUtilization().active / 1_000);
+    },
+  });
   exposeSnapshot(registry, () => flatten(JSON.parse(lake.metrics()) as Record<string, unknown>));
   return registry;
 }

@@ -10,7 +10,7 @@ import { VexError, vexErrorFrom } from "./process/error.ts";
 
 const digits = z.string().regex(/^\d+$/);
 
-const ledger = z.object({ kept: digits, superseded: digits, dead_lettered: digits, not_records: digits });
+const ledger = z.object({ kept: digits, superseded: digits, dead_lettered: digits, not_records: digits, lost: digits });
 
 const partition = z.object({
   source: z.number(),

@@ -22,6 +22,7 @@ const ledger = z.object({
   superseded: z.string(),
   dead_lettered: z.string(),
   not_records: z.string(),
+  lost: z.string(),
 });
 
 const report = z.object({

@@ -14,16 +14,11 @@
 import type { CompactionPayload } from "../../schemas/jobs.ts";
 import { type JobHandler, type JobLogger, type JobResult, messageOf } from "../common/jobs/runner.ts";
 import { VexError, vexErrorFrom } from "../common/process/error.ts";
-import { type CoreLake, parseOutcome, parseProgress } from "./core.ts";
+import { type CoreLake, type MergeCaps, parseOutcome, parseProgress } from "./core.ts";
 import type { CompactorMetrics } from "./metrics.ts";
 import { JOB_VERDICT } from "./outcome.ts";
 
 export const CANCEL_INTERVAL_MS = 200;
-
-export interface MergeCaps {
-  memoryBytesMax: number;
-  bytesPerSecondMax: number;
-}
 
 export interface CompactionJobDeps {
   lake: CoreLake;

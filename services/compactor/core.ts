@@ -18,6 +18,12 @@ export interface Target {
   incarnation: string;
 }
 
+/** What a merge may use: of plans and runs alike. */
+export interface MergeCaps {
+  memoryBytesMax: number;
+  bytesPerSecondMax: number;
+}
+
 const specs = z.array(compactionSpec);
 
 /** The statuses a merge can end with; all three are success of the job (DESIGN §8). */
@@ -45,8 +51,12 @@ export async function readTargets(lake: CoreLake): Promise<Target[]> {
   ]);
 }
 
-export async function readPlan(lake: CoreLake, incarnation: string): Promise<CompactionSpec[]> {
-  return parseCore("plan", specs, await lake.plan(incarnation));
+export async function readPlan(
+  lake: CoreLake,
+  incarnation: string,
+  caps: MergeCaps,
+): Promise<CompactionSpec[]> {
+  return parseCore("plan", specs, await lake.plan(incarnation, JSON.stringify(caps)));
 }
 
 export function parseOutcome(text: string): RunOutcome {

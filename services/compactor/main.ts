@@ -26,7 +26,7 @@ import { Planner, type PlanSummary } from "./planner.ts";
 /** Garbage costs only space; six sweeps an hour keep it below a sixth of an hour's writes. */
 export const GC_INTERVAL_MS = 600_000;
 /**
- * A reader older than this reopens (SNAPSHOT_EXPIRED), and an upload older than this that no commit names
+ * A reader older than this follows the chain and reads again; an upload older than this that no commit names
  * is garbage: an hour is longer than any query, flush or merge (100 MiB/s × 1 h = 350 GiB).
  */
 export const GC_GRACE_MS = 3_600_000;
@@ -71,11 +71,11 @@ export async function startCompactor(config: CompactorConfig, deps: CompactorDep
   const { lake, logger, registry, tuning = {} } = deps;
   const metrics = new CompactorMetrics(registry);
   const runner = createRunner(config, deps);
-  const planner = new Planner({ lake, runner, logger, metrics, intervalMs: tuning.planIntervalMs });
-  const caps = {
+    const caps = {
     memoryBytesMax: config.compactor.memory_bytes_max,
     bytesPerSecondMax: config.compactor.bytes_per_second_max,
   };
+  const planner = new Planner({ lake, runner, logger, metrics, caps, intervalMs: tuning.planIntervalMs });
   const gcPayload = (
     options: { incarnation: string | null; dryRun: boolean },
     reason = "requested",

@@ -206,8 +206,8 @@ export class Writer {
       scope: "fresh",
     });
     for (const [i, pending] of batch.entries()) {
-      const live = (known.present[i] as number) > 0;
-      pending.message.partition = live
+      // Live or deleted: order is only kept inside the partition that has the key's newest record.
+      pending.message.partition = known.placed[i]
         ? known.partitions[i]
         : log.partitionFor(pending.key, collection.partitions);
     }

@@ -5,11 +5,12 @@
  *
  * The schedule is seeded. Each kill comes after at least one new commit and is one of
  * - uploaded: the process kills itself between a segment's upload and its commit (VEXLAKE_CRASH_AT);
+ * - created: it kills itself right behind the commit, which nobody has told it about yet;
  * - pair: one of two processes that share the partitions, both of which have committed;
  * - alone: the only process, at whatever it is doing when its n-th commit is seen.
  *
  * A killed member's partitions wait for the session timeout, 6 s at least: that is what the test lasts for.
- * `npm test` runs the small size; VEXLAKE_TEST_FULL=1 the one that the project promises: 100,000 keys, 20 kills.
+ * VEXLAKE_TEST_SEED=<n> runs another schedule.
  */
 import { join } from "node:path";
 import { Lake } from "@vexlake/core";
@@ -17,34 +18,42 @@ import type { Producer } from "kafkajs";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { findCollection } from "../../services/common/catalog.ts";
 import { redisOf } from "../e2e/client.ts";
+import { keyOf, Load, vectorOf } from "../harness/load.ts";
 import { copyFiles, duckdb, liveFiles, readParquet, s3Environment } from "../harness/oracles.ts";
-import { type Configuration, startVexlake, until, type Vexlake, vexlake, within } from "../harness/processes.ts";
+import {
+  type Configuration,
+  startVexlake,
+  until,
+  type Vexlake,
+  vexlake,
+  within,
+} from "../harness/processes.ts";
 import { floatBytes, kafkaClient, seeded, startProducer } from "../harness/records.ts";
 import { suite, temporaryFolder, unique } from "../harness/services.ts";
 import { Commits, namedSegments, storedSegments } from "./commits.ts";
-import { keyOf, Load, vectorOf } from "./load.ts";
 
-type Kind = "uploaded" | "pair" | "alone";
+type Kind = "uploaded" | "created" | "pair" | "alone";
 
 interface Kill {
   kind: Kind;
-  /** alone: own commits before it dies; uploaded: the upload that is its last. */
+  /** alone: own commits before it dies; uploaded, created: the flush that is its last. */
   nth: number;
   /** pair: which of the two. */
   older: boolean;
 }
 
-const FULL = process.env.VEXLAKE_TEST_FULL === "1";
-const SIZE = FULL
-  ? { keys: 100_000, keysPerSecond: 500, kills: { uploaded: 7, pair: 4, alone: 9 } }
-  : { keys: 20_000, keysPerSecond: 500, kills: { uploaded: 2, pair: 1, alone: 2 } };
-const SEED = 20_261_120;
+const KEYS_MIN = 100_000;
+/** 20 kills of some 7 s each take as long as the keys then. */
+const KEYS_PER_SECOND = 600;
+const KILLS: Record<Kind, number> = { uploaded: 7, created: 3, pair: 4, alone: 6 };
+const SEED = Number(process.env.VEXLAKE_TEST_SEED ?? 20_261_120);
 const SAMPLED = 1_000;
 const DIM = 16;
 const PARTITIONS = 4;
 /** A start, a session timeout, a rebalance, some commits: 15 s on a quiet machine. */
 const KILL_MS_MAX = 120_000;
-const RUN_MS_MAX = FULL ? 20 * 60_000 : 8 * 60_000;
+/** 130 s on two busy cores. */
+const RUN_MS_MAX = 15 * 60_000;
 /** Often enough to kill early in the next flush, rarely enough to leave the store alone. */
 const WATCH_MS = 100;
 
@@ -109,13 +118,24 @@ await suite(["kafka", "s3", "duckdb"], "kills of ingest under load", ({ kafka, s
     await follow(`${by.map(({ pid }) => pid).join(" and ")} to commit ${count} times`, () => by.every(more));
   }
 
-  async function killUploaded({ nth }: Kill): Promise<void> {
-    const before = await storedSegments(s3, prefix);
-    const victim = await startIngest({ VEXLAKE_CRASH_AT: `flush:uploaded:${nth}` });
-    const end = await within("the crash point to be reached", victim.ended, KILL_MS_MAX);
+  async function dieAt(crashPoint: string): Promise<Vexlake> {
+    const victim = await startIngest({ VEXLAKE_CRASH_AT: crashPoint });
+    const end = await within(`${crashPoint} to be reached`, victim.ended, KILL_MS_MAX);
     forget(victim);
     expect(end).toEqual({ code: null, signal: "SIGKILL" });
+    return victim;
+  }
+
+  async function killUploaded({ nth }: Kill): Promise<void> {
+    const before = await storedSegments(s3, prefix);
+    await dieAt(`flush:uploaded:${nth}`);
     uploadedBy.push((await storedSegments(s3, prefix)).difference(before));
+  }
+
+  async function killCreated({ nth }: Kill): Promise<void> {
+    const victim = await dieAt(`commit:after-create:${nth}`);
+    await commits.follow();
+    expect(commits.appendsBy(victim.pid), "a commit is one, whoever heard of it").toBe(nth);
   }
 
   async function killOneOfTwo({ older }: Kill): Promise<void> {
@@ -133,7 +153,7 @@ await suite(["kafka", "s3", "duckdb"], "kills of ingest under load", ({ kafka, s
     forget(victim);
   }
 
-  const STEPS = { uploaded: killUploaded, pair: killOneOfTwo, alone: killAlone };
+  const STEPS = { uploaded: killUploaded, created: killCreated, pair: killOneOfTwo, alone: killAlone };
 
   beforeAll(async () => {
     producer = await startProducer(kafka.brokers);
@@ -144,8 +164,20 @@ await suite(["kafka", "s3", "duckdb"], "kills of ingest under load", ({ kafka, s
       startVexlake("compactor", { dir: folder.path, config, env }),
     ]);
     const { endpoint, region, accessKey, secretKey } = s3;
-    const store = { url: `s3://${s3.bucket}/${lakePrefix}`, endpoint, region, pathStyle: true, accessKey, secretKey };
-    lake = await Lake.open({ store, role: "cli", instance: "watcher", spoolDir: join(folder.path, "watcher") });
+    const store = {
+      url: `s3://${s3.bucket}/${lakePrefix}`,
+      endpoint,
+      region,
+      pathStyle: true,
+      accessKey,
+      secretKey,
+    };
+    lake = await Lake.open({
+      store,
+      role: "cli",
+      instance: "watcher",
+      spoolDir: join(folder.path, "watcher"),
+    });
     const { live } = await findCollection(lake, 0, collection);
     prefix = `${lakePrefix}/c/${live.incarnation}`;
     commits = new Commits(lake, live.incarnation);
@@ -162,15 +194,15 @@ await suite(["kafka", "s3", "duckdb"], "kills of ingest under load", ({ kafka, s
     "should take every record of the load, through all kills",
     async () => {
       const topic = `vexlake.0.${collection}`;
-      const { keys: keysMin, keysPerSecond } = SIZE;
-      const load = new Load({ producer, topic, dim: DIM, keysMin, keysPerSecond });
+      const load = new Load({ producer, topic, dim: DIM, keysMin: KEYS_MIN, keysPerSecond: KEYS_PER_SECOND });
       const loaded = load.run();
       loaded.catch(() => {});
       try {
         for (const kill of schedule(SEED)) {
           await commits.follow();
           const appends = commits.appends().length;
-          const two = running.length + (kill.kind === "uploaded" ? 1 : 0) > 1 || kill.kind === "pair";
+          const joins = kill.kind === "uploaded" || kill.kind === "created";
+          const two = kill.kind === "pair" || (joins && running.length > 0);
           await STEPS[kill.kind](kill);
           await commits.follow();
           expect(commits.appends().length, "a kill comes after a new commit").toBeGreaterThan(appends);
@@ -183,12 +215,16 @@ await suite(["kafka", "s3", "duckdb"], "kills of ingest under load", ({ kafka, s
       if (running.length === 0) await startIngest();
       const admin = kafkaClient(kafka.brokers).admin();
       await admin.connect();
-      const ends = new Map((await admin.fetchTopicOffsets(topic)).map((one) => [one.partition, BigInt(one.high)]));
+      const ends = new Map(
+        (await admin.fetchTopicOffsets(topic)).map((one) => [one.partition, BigInt(one.high)]),
+      );
       await admin.disconnect();
       expect([...ends.values()].reduce((sum, end) => sum + end, 0n)).toBe(BigInt(produced));
       await until("every record to be committed", async () => {
         const { partitions } = await commits.follow();
-        return partitions.every(({ partition, checkpoint }) => BigInt(checkpoint.next) === ends.get(partition));
+        return partitions.every(
+          ({ partition, checkpoint }) => BigInt(checkpoint.next) === ends.get(partition),
+        );
       });
       for (const ingest of running) expect(await ingest.stop()).toBe(0);
       expect(await compactor.stop()).toBe(0);
@@ -197,10 +233,10 @@ await suite(["kafka", "s3", "duckdb"], "kills of ingest under load", ({ kafka, s
   );
 
   it("should have died as often, and at the moments, that the schedule says", async () => {
-    const wanted = Object.entries(SIZE.kills).flatMap(([kind, count]) => Array(count).fill(kind));
+    const wanted = Object.entries(KILLS).flatMap(([kind, count]) => Array(count).fill(kind));
     expect(done.map(({ kind }) => kind).sort()).toEqual(wanted.sort());
-    expect(done.filter(({ two }) => two).length).toBeGreaterThanOrEqual(SIZE.kills.pair);
-    expect(produced).toBeGreaterThanOrEqual(SIZE.keys);
+    expect(done.filter(({ two }) => two).length).toBeGreaterThanOrEqual(KILLS.pair);
+    expect(produced).toBeGreaterThanOrEqual(KEYS_MIN);
   });
 
   it("should have left an uploaded segment that no commit names at each kill before the commit", async () => {
@@ -208,7 +244,7 @@ await suite(["kafka", "s3", "duckdb"], "kills of ingest under load", ({ kafka, s
     const named = await namedSegments(s3, prefix, stored);
     expect(named.size).toBeGreaterThan(0);
     const orphans = stored.difference(named);
-    expect(uploadedBy).toHaveLength(SIZE.kills.uploaded);
+    expect(uploadedBy).toHaveLength(KILLS.uploaded);
     for (const candidates of uploadedBy) {
       expect([...candidates.intersection(orphans)].length).toBeGreaterThanOrEqual(1);
     }
@@ -267,14 +303,15 @@ await suite(["kafka", "s3", "duckdb"], "kills of ingest under load", ({ kafka, s
 /** The kills of a run, in an order and with details that follow from the seed. */
 function schedule(seed: number): Kill[] {
   const random = seeded(seed);
-  const kinds = Object.entries(SIZE.kills).flatMap(([kind, count]) => Array(count).fill(kind)) as Kind[];
+  const kinds = Object.entries(KILLS).flatMap(([kind, count]) => Array(count).fill(kind)) as Kind[];
   for (let i = kinds.length - 1; i > 0; i -= 1) {
     const j = Math.floor(random() * (i + 1));
     [kinds[i], kinds[j]] = [kinds[j] as Kind, kinds[i] as Kind];
   }
   return kinds.map((kind) => {
-    // The first upload of an uploaded kill is committed: the second or third is the last.
-    const nth = kind === "uploaded" ? 2 + Math.floor(random() * 2) : 1 + Math.floor(random() * 3);
+    // The first flush of a process that dies in one is committed: the second or third is its last.
+    const dies = kind === "uploaded" || kind === "created";
+    const nth = dies ? 2 + Math.floor(random() * 2) : 1 + Math.floor(random() * 3);
     return { kind, nth, older: random() < 0.5 };
   });
 }

@@ -58,7 +58,8 @@ export async function call(
   body?: unknown,
 ): Promise<unknown> {
   const answer = await rawCall(node, method, path, body);
-  if (answer.status >= 300) throw new Error(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
+  if (answer.status >= 300)
+    throw new Error(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
   return answer.body;
 }
 
@@ -93,7 +94,8 @@ export class Model {
     const given = attrs === undefined ? null : JSON.parse(attrs);
     if (op === "delete") this.records.delete(id);
     else if (op === "upsert") this.records.set(id, { vector: [...(vector ?? [])], attrs: given });
-    else if (before === undefined) throw new Error(`${op} on ${id}, which has no record: a mistake of the test`);
+    else if (before === undefined)
+      throw new Error(`${op} on ${id}, which has no record: a mistake of the test`);
     else if (op === "set-vector") this.records.set(id, { ...before, vector: [...(vector ?? [])] });
     else this.records.set(id, { ...before, attrs: given });
   }
@@ -107,7 +109,8 @@ export class Model {
       async () => {
         const found = await recordsOf(node, collection, ids);
         if (this.#same(found)) return true;
-        if (performance.now() > deadline) expect(this.#plain(found)).toEqual(Object.fromEntries(this.records));
+        if (performance.now() > deadline)
+          expect(this.#plain(found)).toEqual(Object.fromEntries(this.records));
         return false;
       },
       deadlineMs + 10_000,
@@ -116,7 +119,9 @@ export class Model {
   }
 
   #same(found: Map<string, ServedRecord>): boolean {
-    return JSON.stringify(sorted(this.#plain(found))) === JSON.stringify(sorted(Object.fromEntries(this.records)));
+    return (
+      JSON.stringify(sorted(this.#plain(found))) === JSON.stringify(sorted(Object.fromEntries(this.records)))
+    );
   }
 
   #plain(found: Map<string, ServedRecord>): Record<string, Expected> {

@@ -7,7 +7,13 @@ import { join } from "node:path";
 import type { Message, Producer } from "kafkajs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { duckdb, liveFiles } from "../harness/oracles.ts";
-import { type Configuration, startVexlake, type Vexlake, vexlake, vexlakeJson } from "../harness/processes.ts";
+import {
+  type Configuration,
+  startVexlake,
+  type Vexlake,
+  vexlake,
+  vexlakeJson,
+} from "../harness/processes.ts";
 import {
   type Change,
   encode,
@@ -36,7 +42,10 @@ interface Report {
 
 await suite(["kafka", "duckdb"], "vexlake up on Kafka and a directory", ({ kafka, duckdb: oracle }) => {
   const folder = temporaryFolder();
-  const names = Object.fromEntries(FORMATS.map((format) => [format, unique(format)])) as Record<Format, string>;
+  const names = Object.fromEntries(FORMATS.map((format) => [format, unique(format)])) as Record<
+    Format,
+    string
+  >;
   const mixed = unique("mixed");
   const models = new Map<string, Model>();
   const config: Configuration = {
@@ -136,7 +145,11 @@ await suite(["kafka", "duckdb"], "vexlake up on Kafka and a directory", ({ kafka
 
   it("should hide replaced and deleted records of older segments from DuckDB too", async () => {
     const name = names.f32;
-    const [first, second, third] = [...(models.get(name) as Model).records.keys()] as [string, string, string];
+    const [first, second, third] = [...(models.get(name) as Model).records.keys()] as [
+      string,
+      string,
+      string,
+    ];
     const vector = randomVector(DIM, seeded(11));
     await produce(name, [
       { change: { id: first, op: "delete" }, message: tombstone(first) },
@@ -164,7 +177,11 @@ await suite(["kafka", "duckdb"], "vexlake up on Kafka and a directory", ({ kafka
   });
 
   it("should lose nothing to a SIGKILL: what no commit covered is read from the log again", async () => {
-    const change = { id: "after-restart", vector: randomVector(DIM, seeded(12)), attrs: '{"unflushed":true}' };
+    const change = {
+      id: "after-restart",
+      vector: randomVector(DIM, seeded(12)),
+      attrs: '{"unflushed":true}',
+    };
     await produce(names.json, [{ change, message: encode("json", change) }]);
     await models.get(names.json)?.served(node, names.json);
     await node.kill();
@@ -178,7 +195,15 @@ await suite(["kafka", "duckdb"], "vexlake up on Kafka and a directory", ({ kafka
   it("should acknowledge a write of a Redis client only when it is visible, and keep it", async () => {
     const redis = redisOf(node);
     const vector = randomVector(DIM, seeded(13));
-    const added = await redis.call("VADD", names.f32, "FP32", floatBytes(vector), "by-redis", "SETATTR", '{"a":1}');
+    const added = await redis.call(
+      "VADD",
+      names.f32,
+      "FP32",
+      floatBytes(vector),
+      "by-redis",
+      "SETATTR",
+      '{"a":1}',
+    );
     expect(added).toBe(1);
     const model = models.get(names.f32) as Model;
     model.apply({ id: "by-redis", vector, attrs: '{"a":1}' });
@@ -262,9 +287,16 @@ function everyOperation(format: Format): { message: Message; change: Change }[] 
   const id = (i: number) => `${prefix}/${i}`;
   const changes: Change[] = [];
   for (let i = 0; i < 60; i += 1) {
-    const attrs = i % 2 === 0 ? { attrs: `{"i":${i},"text":"ünïcode ${i}","deep":{"list":[1,null,"x"]}}` } : {};
+    const attrs =
+      i % 2 === 0 ? { attrs: `{"i":${i},"text":"ünïcode ${i}","deep":{"list":[1,null,"x"]}}` } : {};
     const eventTime = i % 3 === 0 ? { eventTime: 1_767_225_600_000 + i } : {};
-    changes.push({ id: id(i), ...(i < 30 ? { op: "upsert" } : {}), vector: vector(), ...attrs, ...eventTime });
+    changes.push({
+      id: id(i),
+      ...(i < 30 ? { op: "upsert" } : {}),
+      vector: vector(),
+      ...attrs,
+      ...eventTime,
+    });
   }
   for (let i = 0; i < 10; i += 1) changes.push({ id: id(i), op: "set-vector", vector: vector() });
   for (let i = 10; i < 20; i += 1) changes.push({ id: id(i), op: "set-attrs", attrs: `{"patched":${i}}` });

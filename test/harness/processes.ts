@@ -96,7 +96,12 @@ export async function startVexlake(role: Role, options: StartOptions): Promise<V
     child.kill("SIGKILL");
     throw new Error(`${error.message}\n${stderr()}`);
   });
-  const ready = Object.fromEntries(line.split(" ").slice(1).map((word) => halves(word)));
+  const ready = Object.fromEntries(
+    line
+      .split(" ")
+      .slice(1)
+      .map((word) => halves(word)),
+  );
   const [host, port] = halves(ready.resp ?? ":0", ":");
   const signal = async (which: NodeJS.Signals): Promise<Ended> => {
     child.kill(which);

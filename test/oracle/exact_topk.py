@@ -1,59 +1,62 @@
-"""Exact top-k over live Parquet files with pyarrow and numpy, in float64.
+"""Exact nearest neighbours over live Parquet files, read by pyarrow, computed in float64.
 
-stdin: {"data": [...], "deletes": [...], "ranks": {"<source>": n}, "metric": ..., "k": n, "queries": [[...]]}
-stdout: per query, the k nearest as [distance, id], and every id with its distance up to the k-th plus a margin.
+stdin:  {"data": [...], "deletes": [...], "ranks": {"<source>": n}, "metric": ..., "k": n, "queries": [[...]]}
+stdout: {"live": n, "answers": [[[distance, id], ...], ...]}, each answer sorted, with everything as near as
+        the k-th and a margin more, so that ties can be judged.
 
-Newest position of a key wins: source rank, log time, partition, offset. Written from the columns alone.
+The newest position of a key wins: source rank, log time, partition, offset. That, and nothing else of
+VexLake, is known here; the columns say the rest.
 """
 
 import json
+import math
 import sys
+from operator import mul
 
-import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 MARGIN = 1e-4
 
 
-def newest(request):
-    """id -> (order, vector or None for a delete)"""
-    found = {}
+def dot(a, b):
+    return math.fsum(map(mul, a, b))
+
+
+def live_vectors(request):
+    newest = {}
     for files, deleted in ((request["data"], False), (request["deletes"], True)):
         for name in files:
-            table = pq.read_table(name, partitioning=None)
-            count = table.num_rows
-            vectors = [None] * count
-            if not deleted and count > 0:
-                column = table.column("vector").combine_chunks()
-                flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
-                vectors = flat.reshape(count, -1)
-            columns = [table.column(c).cast("int64").to_pylist() for c in ("source", "kafka_partition", "kafka_offset")]
-            times = table.column("log_time").cast("int64").to_pylist()
+            table = pq.ParquetFile(name).read()
+            numbers = [
+                table.column(column).cast(pa.int64()).to_pylist()
+                for column in ("source", "log_time", "kafka_partition", "kafka_offset")
+            ]
+            vectors = [None] * table.num_rows if deleted else table.column("vector").to_pylist()
             for row, key in enumerate(table.column("id").to_pylist()):
-                source, partition, offset = (column[row] for column in columns)
-                order = (request["ranks"][str(source)], times[row], partition, offset)
-                if key not in found or order > found[key][0]:
-                    found[key] = (order, vectors[row])
-    return {key: vector for key, (_, vector) in found.items() if vector is not None}
+                source, *rest = (column[row] for column in numbers)
+                position = (request["ranks"][str(source)], *rest)
+                if key not in newest or position > newest[key][0]:
+                    newest[key] = (position, vectors[row])
+    return {key: vector for key, (_, vector) in newest.items() if vector is not None}
 
 
-def distances(metric, matrix, query):
+def distance(metric, vector, query):
     if metric == "cosine":
-        return 1 - (matrix @ query) / (np.linalg.norm(matrix, axis=1) * np.linalg.norm(query))
+        return 1 - dot(vector, query) / math.sqrt(dot(vector, vector) * dot(query, query))
     if metric == "l2":
-        return np.linalg.norm(matrix - query, axis=1)
-    return -(matrix @ query)
+        return math.dist(vector, query)
+    return -dot(vector, query)
+
+
+def answer(request, live, query):
+    found = sorted((distance(request["metric"], vector, query), key) for key, vector in live.items())
+    last = found[request["k"] - 1][0]
+    limit = last + MARGIN * max(1.0, abs(last))
+    return [one for one in found if one[0] <= limit]
 
 
 request = json.load(sys.stdin)
-live = newest(request)
-ids = list(live)
-matrix = np.stack([live[key] for key in ids])
-answers = []
-for query in request["queries"]:
-    found = distances(request["metric"], matrix, np.asarray(query, dtype=np.float64))
-    order = np.argsort(found, kind="stable")
-    last = found[order[request["k"] - 1]]
-    close = order[: int(np.searchsorted(found[order], last + MARGIN * max(1.0, abs(last)), side="right"))]
-    answers.append([[float(found[i]), ids[i]] for i in close])
-json.dump({"live": len(ids), "answers": answers}, sys.stdout)
+live = live_vectors(request)
+answers = [answer(request, live, query) for query in request["queries"]]
+json.dump({"live": len(live), "answers": answers}, sys.stdout)

@@ -27,35 +27,55 @@ type Failure = Box<dyn std::error::Error>;
 fn option(name: &str, default: usize) -> usize {
     let args: Vec<String> = std::env::args().collect();
     let at = args.iter().position(|arg| arg == name);
-    at.and_then(|at| args.get(at + 1)).and_then(|text| text.parse().ok()).unwrap_or(default)
+    at.and_then(|at| args.get(at + 1))
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 fn main() -> Result<(), Failure> {
     let (rows, dim) = (option("--rows", 1_500_000), option("--dim", 256));
     let searches = option("--searches", 30);
     let threads = std::thread::available_parallelism()?.get();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let mut lines = Vec::new();
     for threads in [1, threads] {
         let line = runtime.block_on(measure(rows, dim, searches, threads))?;
         lines.push(line);
     }
-    println!("{{\"rows\": {rows}, \"dim\": {dim}, \"dataBytes\": {}, \"runs\": [{}]}}", rows * dim * 4, lines.join(", "));
+    println!(
+        "{{\"rows\": {rows}, \"dim\": {dim}, \"dataBytes\": {}, \"runs\": [{}]}}",
+        rows * dim * 4,
+        lines.join(", ")
+    );
     Ok(())
 }
 
-async fn measure(rows: usize, dim: usize, searches: usize, threads: usize) -> Result<String, Failure> {
+async fn measure(
+    rows: usize,
+    dim: usize,
+    searches: usize,
+    threads: usize,
+) -> Result<String, Failure> {
     let folder = tempfile::tempdir()?;
     let lake = Lake::open(LakeOptions {
         store: StoreConfig::at(folder.path().join("lake").display().to_string()),
-        author: Author { role: "bench".into(), instance: "scan".into() },
+        author: Author {
+            role: "bench".into(),
+            instance: "scan".into(),
+        },
         spool: folder.path().join("spool"),
         cache_bytes: rows * dim * 4 * 2,
         components: Context::new(system_clock()),
         search_threads: threads,
     })
     .await?;
-    let schema = Schema { dim: dim as u32, metric: "cosine".into(), format: "f32".into() };
+    let schema = Schema {
+        dim: dim as u32,
+        metric: "cosine".into(),
+        format: "f32".into(),
+    };
     let source = NewSource {
         kind: "local".into(),
         cluster: "bench".into(),
@@ -83,16 +103,25 @@ async fn measure(rows: usize, dim: usize, searches: usize, threads: usize) -> Re
             incarnation.flush().await?;
         }
     }
-    let query = Search { vector: floats(dim, &mut state), k: 10, score_min: None, with_attrs: false };
+    let query = Search {
+        vector: floats(dim, &mut state),
+        k: 10,
+        score_min: None,
+        with_attrs: false,
+    };
     // The first search fills the cache; the second finds everything there.
     for _ in 0..2 {
-        incarnation.search(std::slice::from_ref(&query), Scope::Fresh).await?;
+        incarnation
+            .search(std::slice::from_ref(&query), Scope::Fresh)
+            .await?;
     }
     let before = vexlake_distance::read_bandwidth(BANDWIDTH_BYTES, threads);
     let mut millis = Vec::with_capacity(searches);
     for _ in 0..searches {
         let started = Instant::now();
-        incarnation.search(std::slice::from_ref(&query), Scope::Fresh).await?;
+        incarnation
+            .search(std::slice::from_ref(&query), Scope::Fresh)
+            .await?;
         millis.push(started.elapsed().as_secs_f64() * 1e3);
     }
     let after = vexlake_distance::read_bandwidth(BANDWIDTH_BYTES, threads);

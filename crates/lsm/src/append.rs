@@ -18,8 +18,8 @@ use std::collections::HashMap;
 
 use vexlake_segment::{Position, key_hash};
 
-use crate::error::{Error, Result};
-use crate::feed::{Applied, Appender, View};
+use crate::error::{Error, ErrorKind, Result};
+use crate::feed::{Appender, Applied, View};
 use crate::incarnation::Incarnation;
 use crate::memtable::Accepted;
 use crate::record::{self, BadRecord, Format, Op, RawRecord, Reason};
@@ -132,23 +132,45 @@ impl Incarnation {
     pub async fn append(&self, batch: &Batch<'_>) -> Result<Appended> {
         let (source, partition, from, to) = (batch.source, batch.partition, batch.from, batch.to);
         if from > to || to > i64::MAX as u64 {
-            return Err(Error::Invalid(format!("partition {partition}: batch [{from}, {to}) is no stretch")));
+            return Err(Error::Invalid(format!(
+                "partition {partition}: batch [{from}, {to}) is no stretch"
+            )));
         }
         let mut arena = Vec::new();
         for _ in 0..ATTEMPTS_MAX {
-            let unknown = || Error::Invalid(format!("source {source} has no partition {partition}"));
-            let next = self.feed.read(|view| view.applied(source, partition)).ok_or_else(unknown)?.next;
+            let unknown =
+                || Error::Invalid(format!("source {source} has no partition {partition}"));
+            let next = self
+                .feed
+                .read(|view| view.applied(source, partition))
+                .ok_or_else(unknown)?
+                .next;
             if from > next {
-                return Err(Error::Conflict(format!("partition {partition}: batch begins at {from}, next is {next}")));
+                return Err(Error::Conflict(format!(
+                    "partition {partition}: batch begins at {from}, next is {next}"
+                )));
             }
             arena.clear();
             let decoded = tokio::task::block_in_place(|| self.decode(batch, next, &mut arena))?;
-            let bases = self.fetch_bases(&decoded).await?;
+            let bases = match self.fetch_bases(&decoded).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    // The snapshot outlived the grace period and its files were swept.
+                    self.follow().await?;
+                    continue;
+                }
+                bases => bases?,
+            };
             let appended = tokio::task::block_in_place(|| {
                 self.feed.append(|appender| {
-                    let stands = appender.applied(source, partition).is_some_and(|now| now.next >= next)
-                        && bases.version.is_none_or(|version| version == appender.view().snapshot.version());
-                    stands.then(|| apply(appender, batch, &decoded, &arena, &bases.by_key)).transpose()
+                    let stands = appender
+                        .applied(source, partition)
+                        .is_some_and(|now| now.next >= next)
+                        && bases
+                            .version
+                            .is_none_or(|version| version == appender.view().snapshot.version());
+                    stands
+                        .then(|| apply(appender, batch, &decoded, &arena, &bases.by_key))
+                        .transpose()
                 })
             })?;
             if let Some(mut appended) = appended {
@@ -156,31 +178,51 @@ impl Incarnation {
                 return Ok(appended);
             }
         }
-        Err(Error::Conflict(format!("partition {partition}: the view moved {ATTEMPTS_MAX} times under [{from}, {to})")))
+        Err(Error::Conflict(format!(
+            "partition {partition}: the view moved {ATTEMPTS_MAX} times under [{from}, {to})"
+        )))
     }
 
-    fn decode<'a>(&self, batch: &Batch<'a>, next: u64, arena: &mut Vec<f32>) -> Result<Vec<Decoded<'a>>> {
+    fn decode<'a>(
+        &self,
+        batch: &Batch<'a>,
+        next: u64,
+        arena: &mut Vec<f32>,
+    ) -> Result<Vec<Decoded<'a>>> {
         let state = self.manifest.head().state.clone();
         let format = match batch.format {
             Some(format) => format,
-            None => Format::parse(&state.schema.format)
-                .ok_or_else(|| Error::Invalid(format!("format {:?} is not known", state.schema.format)))?,
+            None => Format::parse(&state.schema.format).ok_or_else(|| {
+                Error::Invalid(format!("format {:?} is not known", state.schema.format))
+            })?,
         };
-        let entries = record::entries(batch.table, batch.buffers).map_err(|e| Error::Invalid(e.to_string()))?;
+        let entries = record::entries(batch.table, batch.buffers)
+            .map_err(|e| Error::Invalid(e.to_string()))?;
         let mut decoded = Vec::with_capacity(entries.size_hint().0);
         for (offset, timestamp, raw) in entries {
             // A negative offset is far beyond `to`.
             let offset = offset as u64;
             if offset < batch.from || offset >= batch.to {
-                let Batch { partition, from, to, .. } = batch;
-                let message = format!("partition {partition}: offset {offset} in the batch [{from}, {to})");
+                let Batch {
+                    partition,
+                    from,
+                    to,
+                    ..
+                } = batch;
+                let message =
+                    format!("partition {partition}: offset {offset} in the batch [{from}, {to})");
                 return Err(Error::Invalid(message));
             }
             if offset < next {
                 continue;
             }
             let record = judge(&raw, format, state.schema.dim, arena);
-            decoded.push(Decoded { offset, timestamp, raw, record });
+            decoded.push(Decoded {
+                offset,
+                timestamp,
+                raw,
+                record,
+            });
         }
         Ok(decoded)
     }
@@ -188,24 +230,49 @@ impl Incarnation {
     /// Reads from one snapshot the newest versions that it holds of all patched keys. The
     /// feed may hold newer ones; that is looked at under its lock.
     async fn fetch_bases(&self, decoded: &[Decoded<'_>]) -> Result<Bases> {
-        let patched = decoded.iter().filter_map(|d| d.record.as_ref().ok()).filter(|r| r.op.is_patch());
+        let patched = decoded
+            .iter()
+            .filter_map(|d| d.record.as_ref().ok())
+            .filter(|r| r.op.is_patch());
         let snapshot = self.snapshot();
-        let mut bases = Bases { version: None, by_key: HashMap::new() };
+        let mut bases = Bases {
+            version: None,
+            by_key: HashMap::new(),
+        };
         for record in patched {
             bases.version = Some(snapshot.version());
             let hash = key_hash(record.id);
             let (known, found) = self.feed.read(|view| {
-                let known = bases.by_key.contains_key(record.id) || view.find(hash, record.id).is_some();
-                (known, (!known).then(|| snapshot.locate(hash, record.id)).flatten())
+                let known =
+                    bases.by_key.contains_key(record.id) || view.find(hash, record.id).is_some();
+                (
+                    known,
+                    (!known).then(|| snapshot.locate(hash, record.id)).flatten(),
+                )
             });
             if known {
                 continue;
             }
-            let Some(Location { segment, entry, deleted: false, position }) = found else { continue };
+            let Some(Location {
+                segment,
+                entry,
+                deleted: false,
+                position,
+            }) = found
+            else {
+                continue;
+            };
             let reader = &snapshot.segments[&segment].reader;
             let vector = reader.vector(entry).await?;
             let attrs = reader.attrs(&[entry]).await?.pop().flatten();
-            bases.by_key.insert(record.id.to_owned(), Base { position, vector, attrs });
+            bases.by_key.insert(
+                record.id.to_owned(),
+                Base {
+                    position,
+                    vector,
+                    attrs,
+                },
+            );
         }
         Ok(bases)
     }
@@ -246,7 +313,12 @@ fn apply(
     let mut end = batch.to.max(before.next);
     for one in decoded.iter().filter(|one| one.offset >= before.next) {
         let log_time = now.log_time.max(one.timestamp);
-        let position = Position { source, log_time, partition, offset: one.offset };
+        let position = Position {
+            source,
+            log_time,
+            partition,
+            offset: one.offset,
+        };
         let verdict = match &one.record {
             Ok(record) => complete(appender.view(), record, arena, bases, position)
                 .map(|whole| appender.accept(&whole.accepted(record)).existed),
@@ -257,7 +329,11 @@ fn apply(
             end = one.offset;
         }
         if let Err(bad) = &verdict {
-            appended.bad.push(Refused { offset: one.offset, reason: bad.reason, message: bad.message.clone() });
+            appended.bad.push(Refused {
+                offset: one.offset,
+                reason: bad.reason,
+                message: bad.message.clone(),
+            });
         }
         if appended.failed_at.is_some() {
             break;
@@ -273,7 +349,11 @@ fn apply(
             });
         }
         let crc32c = record::fingerprint(one.raw.key, one.raw.value);
-        now.last = Some(Fingerprint { offset: one.offset, timestamp: one.timestamp, crc32c });
+        now.last = Some(Fingerprint {
+            offset: one.offset,
+            timestamp: one.timestamp,
+            crc32c,
+        });
     }
     let refused = appended.bad.len() as u64 - u64::from(appended.failed_at.is_some());
     appended.not_records = end - before.next - appended.accepted - refused;
@@ -309,13 +389,24 @@ fn complete<'a>(
     bases: &HashMap<String, Base>,
     position: Position,
 ) -> Result<Whole<'a>, BadRecord> {
-    let vector = record.vector.clone().map(|range| Cow::Borrowed(&arena[range]));
+    let vector = record
+        .vector
+        .clone()
+        .map(|range| Cow::Borrowed(&arena[range]));
     let attrs = record.attrs.map(Cow::Borrowed);
     if !record.op.is_patch() {
-        return Ok(Whole { vector, attrs, position });
+        return Ok(Whole {
+            vector,
+            attrs,
+            position,
+        });
     }
     let (at, base_vector, base_attrs) = base_of(view, record, bases).ok_or_else(|| {
-        let message = format!("{} on key {:?}, which has no record", record.op.name(), record.id);
+        let message = format!(
+            "{} on key {:?}, which has no record",
+            record.op.name(),
+            record.id
+        );
         BadRecord::new(Reason::PatchWithoutRecord, message)
     })?;
     if (at.source, at.partition) != (position.source, position.partition) {
@@ -327,8 +418,16 @@ fn complete<'a>(
         return Err(BadRecord::new(Reason::PatchCrossesPartitions, message));
     }
     Ok(match record.op {
-        Op::SetVector => Whole { vector, attrs: base_attrs.map(Cow::Owned), position },
-        _ => Whole { vector: Some(Cow::Owned(base_vector)), attrs, position },
+        Op::SetVector => Whole {
+            vector,
+            attrs: base_attrs.map(Cow::Owned),
+            position,
+        },
+        _ => Whole {
+            vector: Some(Cow::Owned(base_vector)),
+            attrs,
+            position,
+        },
     })
 }
 
@@ -345,5 +444,9 @@ fn base_of(
     let memtable = view.memtables().nth(table)?;
     let entry = memtable.entry(index);
     let vector = memtable.vector(entry)?.to_vec();
-    Some((entry.position, vector, memtable.attrs(entry).map(str::to_owned)))
+    Some((
+        entry.position,
+        vector,
+        memtable.attrs(entry).map(str::to_owned),
+    ))
 }

@@ -74,16 +74,33 @@ impl CatalogState {
 impl State for CatalogState {
     type Delta = CatalogDelta;
 
-    fn apply(&mut self, _version: u64, _when_ms: u64, delta: &CatalogDelta) -> Result<(), Violation> {
+    fn apply(
+        &mut self,
+        _version: u64,
+        _when_ms: u64,
+        delta: &CatalogDelta,
+    ) -> Result<(), Violation> {
         match delta {
-            CatalogDelta::Map { name, before, after } => {
+            CatalogDelta::Map {
+                name,
+                before,
+                after,
+            } => {
                 let stored = self.names.get(name);
                 if stored != before.as_ref() {
                     let message = format!("collection {name} is {stored:?}, not {before:?}");
-                    return Err(Violation { rule: "catalog-compare", message });
+                    return Err(Violation {
+                        rule: "catalog-compare",
+                        message,
+                    });
                 }
                 let kept: BTreeSet<Ulid> = after.iter().flat_map(Mapping::incarnations).collect();
-                self.leaving.extend(before.iter().flat_map(Mapping::incarnations).filter(|id| !kept.contains(id)));
+                self.leaving.extend(
+                    before
+                        .iter()
+                        .flat_map(Mapping::incarnations)
+                        .filter(|id| !kept.contains(id)),
+                );
                 match after {
                     Some(mapping) => self.names.insert(name.clone(), mapping.clone()),
                     None => self.names.remove(name),
@@ -92,7 +109,10 @@ impl State for CatalogState {
             CatalogDelta::Forget { incarnation } => {
                 if !self.leaving.remove(incarnation) {
                     let message = format!("incarnation {incarnation} is not leaving");
-                    return Err(Violation { rule: "catalog-leaving", message });
+                    return Err(Violation {
+                        rule: "catalog-leaving",
+                        message,
+                    });
                 }
             }
         }

@@ -94,7 +94,9 @@ impl Incarnation {
             let mut partitions = Vec::new();
             for (source, checkpoints) in &snapshot.state().checkpoints {
                 for (partition, checkpoint) in checkpoints {
-                    let applied = view.applied(*source, *partition).map_or(checkpoint.next, |a| a.next);
+                    let applied = view
+                        .applied(*source, *partition)
+                        .map_or(checkpoint.next, |a| a.next);
                     partitions.push(PartitionInfo {
                         source: *source,
                         partition: *partition,
@@ -116,7 +118,12 @@ impl Incarnation {
             committed_records: snapshot.live_rows,
             segments: state.segments.len(),
             entries: state.entries(),
-            bytes: state.segments.values().flat_map(|s| &s.meta.files).map(|f| f.bytes).sum(),
+            bytes: state
+                .segments
+                .values()
+                .flat_map(|s| &s.meta.files)
+                .map(|f| f.bytes)
+                .sum(),
             feed_bytes,
             ledger: state.ledger(),
             dropped: state.dropped_entries,
@@ -135,21 +142,38 @@ impl Incarnation {
     pub fn segments_arrow(&self) -> Result<Vec<u8>> {
         let snapshot = self.snapshot();
         let views: Vec<_> = snapshot.segments.values().collect();
-        let ratio = |v: &&crate::snapshot::SegmentView| v.shadow.len() as f64 / f64::from(v.reader.entries().max(1));
-        let bytes = |v: &&crate::snapshot::SegmentView| v.reader.meta().files.iter().map(|f| f.bytes).sum::<u64>();
+        let ratio = |v: &&crate::snapshot::SegmentView| {
+            v.shadow.len() as f64 / f64::from(v.reader.entries().max(1))
+        };
+        let bytes = |v: &&crate::snapshot::SegmentView| {
+            v.reader.meta().files.iter().map(|f| f.bytes).sum::<u64>()
+        };
         let meta = |f: fn(&vexlake_segment::SegmentMeta) -> i64| {
-            Arc::new(Int64Array::from_iter_values(views.iter().map(|v| f(v.reader.meta())))) as ArrayRef
+            Arc::new(Int64Array::from_iter_values(
+                views.iter().map(|v| f(v.reader.meta())),
+            )) as ArrayRef
         };
         let count = |f: &dyn Fn(&&crate::snapshot::SegmentView) -> u64| {
             Arc::new(UInt64Array::from_iter_values(views.iter().map(f))) as ArrayRef
         };
         arrow(vec![
-            ("id", Arc::new(StringArray::from_iter_values(views.iter().map(|v| v.id().to_string())))),
+            (
+                "id",
+                Arc::new(StringArray::from_iter_values(
+                    views.iter().map(|v| v.id().to_string()),
+                )),
+            ),
             ("rows", count(&|v| u64::from(v.reader.rows()))),
-            ("deletes", count(&|v| u64::from(v.reader.entries() - v.reader.rows()))),
+            (
+                "deletes",
+                count(&|v| u64::from(v.reader.entries() - v.reader.rows())),
+            ),
             ("shadowed", count(&|v| v.shadow.len())),
             ("bytes", count(&bytes)),
-            ("shadow_ratio", Arc::new(Float64Array::from_iter_values(views.iter().map(ratio)))),
+            (
+                "shadow_ratio",
+                Arc::new(Float64Array::from_iter_values(views.iter().map(ratio))),
+            ),
             ("log_time_min", meta(|m| m.log_time_min)),
             ("log_time_max", meta(|m| m.log_time_max)),
             ("created_ms", meta(|m| m.created_ms as i64)),
@@ -163,19 +187,24 @@ impl Incarnation {
     /// Store errors.
     pub async fn commits_arrow(&self, limit: usize) -> Result<Vec<u8>> {
         let commits = self.manifest.history(limit).await?;
-        let text = |f: &dyn Fn(&vexlake_manifest::CommitSummary<crate::IncarnationState>) -> String| {
-            Arc::new(StringArray::from_iter_values(commits.iter().map(f))) as ArrayRef
-        };
-        let number = |f: &dyn Fn(&vexlake_manifest::CommitSummary<crate::IncarnationState>) -> u64| {
-            Arc::new(UInt64Array::from_iter_values(commits.iter().map(f))) as ArrayRef
-        };
+        let text =
+            |f: &dyn Fn(&vexlake_manifest::CommitSummary<crate::IncarnationState>) -> String| {
+                Arc::new(StringArray::from_iter_values(commits.iter().map(f))) as ArrayRef
+            };
+        let number =
+            |f: &dyn Fn(&vexlake_manifest::CommitSummary<crate::IncarnationState>) -> u64| {
+                Arc::new(UInt64Array::from_iter_values(commits.iter().map(f))) as ArrayRef
+            };
         arrow(vec![
             ("version", number(&|c| c.version)),
             ("when_ms", number(&|c| c.when_ms)),
             ("role", text(&|c| c.author.role.clone())),
             ("instance", text(&|c| c.author.instance.clone())),
             ("kind", text(&|c| kind_of(c.delta.as_ref()).to_owned())),
-            ("summary", text(&|c| c.delta.as_ref().map_or_else(String::new, summary))),
+            (
+                "summary",
+                text(&|c| c.delta.as_ref().map_or_else(String::new, summary)),
+            ),
         ])
     }
 
@@ -226,7 +255,12 @@ impl Lake {
             for id in mapping.fed {
                 fed.push(self.incarnation(id).await?.info());
             }
-            collections.push(CollectionInfo { db, name: name.to_owned(), live, fed });
+            collections.push(CollectionInfo {
+                db,
+                name: name.to_owned(),
+                live,
+                fed,
+            });
         }
         Ok(collections)
     }
@@ -236,7 +270,10 @@ impl Lake {
 /// bitmaps, so it also checks them.
 fn duckdb_query(snapshot: &Snapshot, data: &[String], deletes: &[String]) -> String {
     let list = |files: &[String]| {
-        let quoted: Vec<String> = files.iter().map(|f| format!("'{}'", f.replace('\'', "''"))).collect();
+        let quoted: Vec<String> = files
+            .iter()
+            .map(|f| format!("'{}'", f.replace('\'', "''")))
+            .collect();
         quoted.join(", ")
     };
     if data.is_empty() {
@@ -246,13 +283,24 @@ fn duckdb_query(snapshot: &Snapshot, data: &[String], deletes: &[String]) -> Str
         .state()
         .sources
         .iter()
-        .map(|(id, s)| format!(" WHEN {id} THEN {}", u64::from(s.rank) << 32 | u64::from(s.epoch)))
+        .map(|(id, s)| {
+            format!(
+                " WHEN {id} THEN {}",
+                u64::from(s.rank) << 32 | u64::from(s.epoch)
+            )
+        })
         .collect();
-    let rows = format!("SELECT *, false AS deleted FROM read_parquet([{}])", list(data));
+    let rows = format!(
+        "SELECT *, false AS deleted FROM read_parquet([{}])",
+        list(data)
+    );
     let gone = match deletes.is_empty() {
         true => String::new(),
         false => {
-            format!(" UNION ALL BY NAME SELECT *, true AS deleted FROM read_parquet([{}])", list(deletes))
+            format!(
+                " UNION ALL BY NAME SELECT *, true AS deleted FROM read_parquet([{}])",
+                list(deletes)
+            )
         }
     };
     format!(
@@ -270,6 +318,8 @@ fn kind_of(delta: Option<&Delta>) -> &'static str {
         Some(Delta::Pin { .. }) => "pin",
         Some(Delta::Unpin { .. }) => "unpin",
         Some(Delta::Source { .. }) => "source",
+        Some(Delta::Accept { .. }) => "accept",
+        Some(Delta::Partition { .. }) => "partition",
         Some(Delta::Retire {}) => "retire",
     }
 }
@@ -277,19 +327,43 @@ fn kind_of(delta: Option<&Delta>) -> &'static str {
 fn summary(delta: &Delta) -> String {
     match delta {
         Delta::Append { ranges, adds, .. } => {
-            let stretches: Vec<String> =
-                ranges.iter().map(|r| format!("{}:[{}, {})", r.partition, r.from, r.to)).collect();
+            let stretches: Vec<String> = ranges
+                .iter()
+                .map(|r| format!("{}:[{}, {})", r.partition, r.from, r.to))
+                .collect();
             let rows: u32 = adds.iter().map(|m| m.rows).sum();
             let deletes: u32 = adds.iter().map(|m| m.deletes).sum();
-            format!("{rows} rows, {deletes} deletes from {}", stretches.join(" "))
+            format!(
+                "{rows} rows, {deletes} deletes from {}",
+                stretches.join(" ")
+            )
         }
-        Delta::Replace { inputs, adds, dropped, .. } => {
-            format!("{} segments became {}, {} entries dropped", inputs.len(), adds.len(), dropped.entries)
+        Delta::Replace {
+            inputs,
+            adds,
+            dropped,
+            ..
+        } => {
+            format!(
+                "{} segments became {}, {} entries dropped",
+                inputs.len(),
+                adds.len(),
+                dropped.entries
+            )
         }
         Delta::Mark(mark) => format!("retain from {}", mark.retain_from),
         Delta::Pin { name, version } => format!("{name} keeps {version}"),
         Delta::Unpin { name, version } => format!("{name} lets {version} go"),
         Delta::Source { id, source, .. } => format!("source {id}: {}", source.topic),
+        Delta::Accept {
+            partition,
+            from,
+            to,
+            ..
+        } => format!("partition {partition}: [{from}, {to}) accepted as lost"),
+        Delta::Partition {
+            partition, start, ..
+        } => format!("partition {partition} added from {start}"),
         Delta::Retire {} => String::new(),
     }
 }

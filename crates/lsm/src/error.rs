@@ -104,9 +104,9 @@ impl Error {
                 ManifestError::Conflict { .. } => ErrorKind::Conflict,
                 ManifestError::Fenced { .. } => ErrorKind::Fenced,
                 ManifestError::Invalid(_) => ErrorKind::Invalid,
-                ManifestError::NotFound { .. } | ManifestError::Expired { .. } | ManifestError::NotYet { .. } => {
-                    ErrorKind::NotFound
-                },
+                ManifestError::NotFound { .. }
+                | ManifestError::Expired { .. }
+                | ManifestError::NotYet { .. } => ErrorKind::NotFound,
                 ManifestError::Corrupt { .. } => ErrorKind::Corrupt,
                 ManifestError::Store(error) => store_kind(error),
             },

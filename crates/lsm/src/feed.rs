@@ -37,18 +37,30 @@ struct Relation {
     base: Option<Location>,
 }
 
-const UNRELATED: Relation = Relation { hidden: true, base: None };
+/// Entries looked up in one turn of the lock: a millisecond or two that an append waits.
+const LOCATED_PER_LOCK: usize = 1024;
+
+const UNRELATED: Relation = Relation {
+    hidden: true,
+    base: None,
+};
 
 /// A memtable and how its entries relate to the rest of the view.
 struct Table {
     memtable: Arc<Memtable>,
     relations: Vec<Relation>,
+    /// What the view's snapshot holds of the first entries' keys, looked up ahead.
+    located: Vec<Option<Location>>,
 }
 
 impl Table {
-    fn unrelated(memtable: Arc<Memtable>) -> Self {
+    fn unrelated(memtable: Arc<Memtable>, located: Vec<Option<Location>>) -> Self {
         let relations = vec![UNRELATED; memtable.entries().len()];
-        Self { memtable, relations }
+        Self {
+            memtable,
+            relations,
+            located,
+        }
     }
 }
 
@@ -79,6 +91,8 @@ pub struct View {
     tables: Vec<Table>,
     applied: BTreeMap<(u32, u32), Applied>,
     card: i64,
+    /// Counts the times that tables were taken away: between two, a table keeps its number.
+    epoch: u64,
 }
 
 /// The feed of one incarnation; see the file header.
@@ -101,8 +115,15 @@ impl View {
     /// Where the feed stands in a partition; the snapshot's checkpoint before any record.
     pub fn applied(&self, source: u32, partition: u32) -> Option<Applied> {
         let stored = self.snapshot.state().checkpoint(source, partition)?;
-        let committed = Applied { next: stored.next, log_time: stored.log_time, last: stored.last };
-        let fed = self.applied.get(&(source, partition)).filter(|fed| fed.next >= stored.next);
+        let committed = Applied {
+            next: stored.next,
+            log_time: stored.log_time,
+            last: stored.last,
+        };
+        let fed = self
+            .applied
+            .get(&(source, partition))
+            .filter(|fed| fed.next >= stored.next);
         Some(fed.copied().unwrap_or(committed))
     }
 
@@ -123,17 +144,24 @@ impl View {
 
     /// The visible entry of a key in the feed: (table, entry).
     pub fn find(&self, hash: u64, id: &str) -> Option<(usize, EntryIndex)> {
-        self.tables.iter().enumerate().rev().find_map(|(number, table)| {
-            let index = table.memtable.find(hash, id)?;
-            self.visible(number, index).then_some((number, index))
-        })
+        self.tables
+            .iter()
+            .enumerate()
+            .rev()
+            .find_map(|(number, table)| {
+                let index = table.memtable.find(hash, id)?;
+                self.visible(number, index).then_some((number, index))
+            })
     }
 
     /// Whether the key has a live record in this view.
     fn is_live(&self, hash: u64, id: &str) -> bool {
         match self.find(hash, id) {
             Some((table, index)) => self.tables[table].memtable.entry(index).slot.is_some(),
-            None => self.snapshot.locate(hash, id).is_some_and(|base| !base.deleted),
+            None => self
+                .snapshot
+                .locate(hash, id)
+                .is_some_and(|base| !base.deleted),
         }
     }
 
@@ -148,11 +176,17 @@ impl View {
         let table = &self.tables[number];
         let entry = table.memtable.entry(index);
         let (hash, position, is_row) = (entry.hash, entry.position, entry.slot.is_some());
-        let id = table.memtable.id(entry).to_owned();
+        let memtable = table.memtable.clone();
+        let id = memtable.id(memtable.entry(index));
         let mut existed = None;
         self.tables[number].relations[index as usize].hidden = false;
-        for other in (0..self.tables.len()).rev().filter(|other| *other != number) {
-            let Some(found) = self.tables[other].memtable.find(hash, &id) else { continue };
+        for other in (0..self.tables.len())
+            .rev()
+            .filter(|other| *other != number)
+        {
+            let Some(found) = self.tables[other].memtable.find(hash, id) else {
+                continue;
+            };
             if !self.visible(other, found) {
                 continue;
             }
@@ -166,7 +200,10 @@ impl View {
             self.card -= i64::from(rival_is_row);
             existed = Some(rival_is_row);
         }
-        let base = self.snapshot.locate(hash, &id);
+        let base = match self.tables[number].located.get(index as usize) {
+            Some(found) => *found,
+            None => self.snapshot.locate(hash, id),
+        };
         if base.is_some_and(|base| self.is_newer(&base.position, &position)) {
             self.tables[number].relations[index as usize].hidden = true;
             return base.is_some_and(|base| !base.deleted);
@@ -190,18 +227,22 @@ impl View {
             entry.alive && position.offset >= snapshot.next(position.source, position.partition)
         };
         let count = memtable.entries().len() as EntryIndex;
-        let related: Vec<EntryIndex> = (0..count).filter(|index| counts(memtable.entry(*index))).collect();
+        let related: Vec<EntryIndex> = (0..count)
+            .filter(|index| counts(memtable.entry(*index)))
+            .collect();
         for index in related {
             self.relate(number, index);
         }
+        self.tables[number].located = Vec::new();
     }
 
     fn insert(&mut self, record: &Accepted<'_>) -> Verdict {
         let number = self.tables.len() - 1;
         let snapshot = self.snapshot.clone();
         let state = snapshot.state();
-        let newer =
-            |a: &vexlake_segment::Position, b: &vexlake_segment::Position| state.order(a) > state.order(b);
+        let newer = |a: &vexlake_segment::Position, b: &vexlake_segment::Position| {
+            state.order(a) > state.order(b)
+        };
         let hash = vexlake_segment::key_hash(record.id);
         let before = self.tables[number].memtable.find(hash, record.id);
         let before_visible = before.is_some_and(|index| self.visible(number, index));
@@ -210,22 +251,33 @@ impl View {
         let (index, alive) = memtable.insert(record, newer);
         table.relations.push(UNRELATED);
         let Some(old) = before else {
-            return Verdict { existed: self.relate(number, index) };
+            return Verdict {
+                existed: self.relate(number, index),
+            };
         };
         let old_is_row = self.tables[number].memtable.entry(old).slot.is_some();
         if !alive {
             // What beat it may itself be hidden: then the rest of the view says what is live.
             let live = || self.is_live(hash, record.id);
-            return Verdict { existed: if before_visible { old_is_row } else { live() } };
+            return Verdict {
+                existed: if before_visible { old_is_row } else { live() },
+            };
         }
         // The successor stands exactly where its predecessor stood, unless that one was hidden.
         if !before_visible {
-            return Verdict { existed: self.relate(number, index) };
+            return Verdict {
+                existed: self.relate(number, index),
+            };
         }
         let base = self.tables[number].relations[old as usize].base;
-        self.tables[number].relations[index as usize] = Relation { hidden: false, base };
+        self.tables[number].relations[index as usize] = Relation {
+            hidden: false,
+            base,
+        };
         self.card += i64::from(record.vector.is_some()) - i64::from(old_is_row);
-        Verdict { existed: old_is_row }
+        Verdict {
+            existed: old_is_row,
+        }
     }
 }
 
@@ -236,11 +288,15 @@ impl Feed {
         let view = View {
             snapshot,
             shadows: HashMap::new(),
-            tables: vec![Table::unrelated(Arc::new(Memtable::new(dim)))],
+            tables: vec![Table::unrelated(Arc::new(Memtable::new(dim)), Vec::new())],
             applied: BTreeMap::new(),
             card: 0,
+            epoch: 0,
         };
-        Self { dim, view: RwLock::new(view) }
+        Self {
+            dim,
+            view: RwLock::new(view),
+        }
     }
 
     /// Runs `read` on a consistent view. Keep it short: writers wait.
@@ -259,7 +315,10 @@ impl Feed {
         let mut view = self.view.write();
         let due = |table: &Table| !table.memtable.is_empty() && table.memtable.bytes() >= bytes_min;
         if view.tables.last().is_some_and(due) {
-            view.tables.push(Table::unrelated(Arc::new(Memtable::new(self.dim))));
+            view.tables.push(Table::unrelated(
+                Arc::new(Memtable::new(self.dim)),
+                Vec::new(),
+            ));
         }
     }
 
@@ -270,20 +329,30 @@ impl Feed {
     }
 
     /// Replaces the snapshot by a newer one: drops what it covers and relates what
-    /// remains to it. Readers go on with the old view until the swap.
+    /// remains to it. The costly part, a probe of key filters an entry, runs ahead of the
+    /// swap; readers go on with the old view meanwhile.
     pub fn advance(&self, snapshot: Arc<Snapshot>) {
+        let (epoch, mut located) = self.locate_ahead(&snapshot);
         let guard = self.view.upgradable_read();
         if snapshot.version() <= guard.snapshot.version() {
             return;
         }
+        if epoch != guard.epoch {
+            located.clear();
+        }
+        located.resize_with(guard.tables.len(), Vec::new);
         let covered = |memtable: &Memtable| {
-            memtable.stretches().iter().all(|((source, partition), s)| s.to <= snapshot.next(*source, *partition))
+            memtable
+                .stretches()
+                .iter()
+                .all(|((source, partition), s)| s.to <= snapshot.next(*source, *partition))
         };
         let last = guard.tables.len() - 1;
+        let active_located = located.pop().unwrap_or_default();
         let mut tables: Vec<Table> = Vec::with_capacity(guard.tables.len());
-        for table in &guard.tables[..last] {
+        for (table, located) in guard.tables[..last].iter().zip(located) {
             if !covered(&table.memtable) {
-                tables.push(Table::unrelated(table.memtable.clone()));
+                tables.push(Table::unrelated(table.memtable.clone(), located));
             }
         }
         let mut next = View {
@@ -292,23 +361,61 @@ impl Feed {
             tables,
             applied: guard.applied.clone(),
             card: 0,
+            epoch: guard.epoch + 1,
         };
         for number in 0..next.tables.len() {
             next.relate_table(number);
         }
         // The active memtable cannot be shared while it grows, so it moves over inside the swap.
         let mut guard = RwLockUpgradableReadGuard::upgrade(guard);
-        let active = guard.tables.pop().expect("a feed always has an active memtable");
-        next.tables.push(Table::unrelated(active.memtable));
+        let active = guard
+            .tables
+            .pop()
+            .expect("a feed always has an active memtable");
+        let active = Table::unrelated(active.memtable, active_located);
+        next.tables.push(active);
         next.relate_table(next.tables.len() - 1);
         *guard = next;
+    }
+
+    /// Looks up in a snapshot that nobody sees yet what it holds of the feed's keys, by
+    /// table, a few entries a lock. Entries that arrive meanwhile are left to the swap.
+    fn locate_ahead(&self, snapshot: &Snapshot) -> (u64, Vec<Vec<Option<Location>>>) {
+        let (epoch, counts) = self.read(|view| {
+            let counts = view.tables.iter().map(|t| t.memtable.entries().len());
+            (view.epoch, counts.collect::<Vec<usize>>())
+        });
+        let mut located: Vec<Vec<Option<Location>>> = Vec::with_capacity(counts.len());
+        for (number, count) in counts.into_iter().enumerate() {
+            let mut found = Vec::with_capacity(count);
+            while found.len() < count {
+                let view = self.view.read();
+                if view.epoch != epoch {
+                    return (epoch, Vec::new());
+                }
+                let memtable = &view.tables[number].memtable;
+                let end = count.min(found.len() + LOCATED_PER_LOCK);
+                found.extend(memtable.entries()[found.len()..end].iter().map(|entry| {
+                    let position = &entry.position;
+                    let next = snapshot.next(position.source, position.partition);
+                    // An entry that does not count now never will.
+                    let counts = entry.alive && position.offset >= next;
+                    counts
+                        .then(|| snapshot.locate(entry.hash, memtable.id(entry)))
+                        .flatten()
+                }));
+            }
+            located.push(found);
+        }
+        (epoch, located)
     }
 
     /// Forgets everything consumed beyond the snapshot, as after losing partitions.
     pub fn reset(&self) {
         let mut view = self.view.write();
-        let snapshot = view.snapshot.clone();
-        *view = Feed::new(snapshot).view.into_inner();
+        let epoch = view.epoch + 1;
+        let fresh = Feed::new(view.snapshot.clone()).view.into_inner();
+        *view = View { epoch, ..fresh };
     }
 }
 
@@ -331,14 +438,28 @@ impl Appender<'_> {
     /// Takes a record that passed every check.
     pub fn accept(&mut self, record: &Accepted<'_>) -> Verdict {
         let before = self.applied_or_start(record.position.source, record.position.partition);
-        self.active().begin(record.position.source, record.position.partition, before.next, before.log_time);
+        self.active().begin(
+            record.position.source,
+            record.position.partition,
+            before.next,
+            before.log_time,
+        );
         self.view.insert(record)
     }
 
     /// Moves the partition past `to`: counts refused records and offsets without one.
-    pub fn advance(&mut self, source: u32, partition: u32, to: Applied, dead_lettered: u64, not_records: u64) {
+    pub fn advance(
+        &mut self,
+        source: u32,
+        partition: u32,
+        to: Applied,
+        dead_lettered: u64,
+        not_records: u64,
+    ) {
         let before = self.applied_or_start(source, partition);
-        let stretch = self.active().begin(source, partition, before.next, before.log_time);
+        let stretch = self
+            .active()
+            .begin(source, partition, before.next, before.log_time);
         stretch.to = to.next;
         stretch.log_time = to.log_time;
         stretch.last = to.last.or(stretch.last);
@@ -348,11 +469,19 @@ impl Appender<'_> {
     }
 
     fn applied_or_start(&self, source: u32, partition: u32) -> Applied {
-        self.view.applied(source, partition).unwrap_or(Applied { next: 0, log_time: i64::MIN, last: None })
+        self.view.applied(source, partition).unwrap_or(Applied {
+            next: 0,
+            log_time: i64::MIN,
+            last: None,
+        })
     }
 
     fn active(&mut self) -> &mut Memtable {
-        let table = self.view.tables.last_mut().expect("a feed always has an active memtable");
+        let table = self
+            .view
+            .tables
+            .last_mut()
+            .expect("a feed always has an active memtable");
         Arc::get_mut(&mut table.memtable).expect("only sealed memtables are shared")
     }
 }

@@ -70,7 +70,10 @@ impl Incarnation {
     /// See [`Incarnation::flush`].
     pub async fn flush_sealed(&self) -> Result<Flushed> {
         let _turn = self.flushing.lock().await;
-        let mut flushed = Flushed { version: self.manifest.head().version, ..Flushed::default() };
+        let mut flushed = Flushed {
+            version: self.manifest.head().version,
+            ..Flushed::default()
+        };
         while let Some(memtable) = self.feed.oldest_sealed() {
             self.flush_one(&memtable, &mut flushed).await?;
             if !flushed.lost.is_empty() {
@@ -100,17 +103,33 @@ impl Incarnation {
                 return Ok(());
             }
             // A mark newer than the name would refuse it, and its sweep may have taken the files.
-            let swept = segment.as_ref().is_some_and(|s| s.id.timestamp_ms() < head.state.cutoff_ms());
-            if swept || !share.as_ref().is_some_and(|share| Arc::ptr_eq(share, &ours)) {
+            let swept = segment
+                .as_ref()
+                .is_some_and(|s| s.id.timestamp_ms() < head.state.cutoff_ms());
+            if swept
+                || !share
+                    .as_ref()
+                    .is_some_and(|share| Arc::ptr_eq(share, &ours))
+            {
                 probe = Probe::default();
                 segment = self.write_segment(memtable, &ours).await?;
                 (self.context.components.crash)("flush:uploaded");
             }
             share = Some(ours.clone());
-            let shadows = self.shadows(memtable, &ours, segment.as_ref(), &head, &mut probe).await?;
+            let shadows = self
+                .shadows(memtable, &ours, segment.as_ref(), &head, &mut probe)
+                .await?;
             let adds: Vec<SegmentMeta> = segment.iter().cloned().collect();
-            let delta = Delta::Append { ranges: ours.ranges.clone(), adds: adds.clone(), shadows };
-            match self.manifest.commit(&head, delta, &self.context.author).await {
+            let delta = Delta::Append {
+                ranges: ours.ranges.clone(),
+                adds: adds.clone(),
+                shadows,
+            };
+            match self
+                .manifest
+                .commit(&head, delta, &self.context.author)
+                .await
+            {
                 Ok(committed) => {
                     (self.context.components.crash)("flush:committed");
                     flushed.note(&committed, adds, ours.ranges.clone(), lost);
@@ -121,31 +140,49 @@ impl Incarnation {
                 Err(error) => return Err(error.into()),
             }
         }
-        let message = format!("incarnation {}: {COMMIT_ATTEMPTS_MAX} commits lost in a row", self.id);
+        let message = format!(
+            "incarnation {}: {COMMIT_ATTEMPTS_MAX} commits lost in a row",
+            self.id
+        );
         Err(Error::Conflict(message))
     }
 
     /// Builds and uploads the segment of our entries; `None` when there are none.
-    async fn write_segment(&self, memtable: &Arc<Memtable>, ours: &Arc<Share>) -> Result<Option<SegmentMeta>> {
+    async fn write_segment(
+        &self,
+        memtable: &Arc<Memtable>,
+        ours: &Arc<Share>,
+    ) -> Result<Option<SegmentMeta>> {
         if ours.entries.is_empty() {
             return Ok(None);
         }
         let id = self.manifest.mint();
         let schema = self.manifest.head().state.schema.segment();
-        let spool = tempfile::tempdir_in(&self.context.spool)
-            .map_err(|e| Error::Unavailable(format!("spool {}: {e}", self.context.spool.display())))?;
+        let spool = tempfile::tempdir_in(&self.context.spool).map_err(|e| {
+            Error::Unavailable(format!("spool {}: {e}", self.context.spool.display()))
+        })?;
         let (memtable, ours, path) = (memtable.clone(), ours.clone(), spool.path().to_owned());
         let built = tokio::task::spawn_blocking(move || -> Result<Built> {
             let mut writer = SegmentWriter::create(&path, id, &schema)?;
             for entry in ours.entries(&memtable) {
                 if let Some(vector) = memtable.vector(entry) {
                     let (id, attrs) = (memtable.id(entry), memtable.attrs(entry));
-                    writer.push(&Row { id, vector, attrs, event_time: entry.event_time, position: entry.position })?;
+                    writer.push(&Row {
+                        id,
+                        vector,
+                        attrs,
+                        event_time: entry.event_time,
+                        position: entry.position,
+                    })?;
                 }
             }
             for entry in ours.entries(&memtable).filter(|e| e.slot.is_none()) {
                 let id = memtable.id(entry);
-                writer.delete(&Delete { id, event_time: entry.event_time, position: entry.position })?;
+                writer.delete(&Delete {
+                    id,
+                    event_time: entry.event_time,
+                    position: entry.position,
+                })?;
             }
             Ok(writer.finish()?)
         })
@@ -164,13 +201,20 @@ impl Incarnation {
         head: &Arc<Head<IncarnationState>>,
         probe: &mut Probe,
     ) -> Result<Shadows> {
-        let Some(segment) = segment else { return Ok(Shadows::default()) };
+        let Some(segment) = segment else {
+            return Ok(Shadows::default());
+        };
         let current = self.snapshot();
         let snapshot = match current.version() == head.version {
             true => current,
             false => {
-                let opened =
-                    Snapshot::open(&self.store, &self.context.cache, head.clone(), Some(&current)).await?;
+                let opened = Snapshot::open(
+                    &self.store,
+                    &self.context.cache,
+                    head.clone(),
+                    Some(&current),
+                )
+                .await?;
                 Arc::new(opened)
             }
         };
@@ -208,14 +252,21 @@ impl Flushed {
 fn gone_partitions(memtable: &Memtable, state: &IncarnationState) -> Gone {
     let stored = |(source, partition)| state.checkpoint(source, partition).map_or(0, |c| c.next);
     let stretches = memtable.stretches().iter();
-    stretches.filter(|(key, s)| stored(**key) != s.from).map(|(key, _)| (*key, stored(*key))).collect()
+    stretches
+        .filter(|(key, s)| stored(**key) != s.from)
+        .map(|(key, _)| (*key, stored(*key)))
+        .collect()
 }
 
 /// Those of the gone partitions that somebody else moved. A stretch that is committed to
 /// its very end is not lost, and mostly our own: a commit whose answer did not arrive.
 fn lost_partitions(memtable: &Memtable, gone: &Gone) -> Vec<(u32, u32, u64)> {
-    let moved = gone.iter().filter(|(key, next)| memtable.stretches()[key].to != **next);
-    moved.map(|((source, partition), next)| (*source, *partition, *next)).collect()
+    let moved = gone
+        .iter()
+        .filter(|(key, next)| memtable.stretches()[key].to != **next);
+    moved
+        .map(|((source, partition), next)| (*source, *partition, *next))
+        .collect()
 }
 
 /// What of a memtable is still ours to commit.
@@ -233,27 +284,46 @@ impl Share {
     fn of(memtable: &Memtable, gone: Gone, state: &IncarnationState) -> Self {
         let key_of = |entry: &Entry| (entry.position.source, entry.position.partition);
         let all = || memtable.entries().iter().zip(0..);
-        let mut ledgers: BTreeMap<(u32, u32), Ledger> =
-            memtable.stretches().iter().map(|(key, s)| (*key, s.ledger)).collect();
+        let mut ledgers: BTreeMap<(u32, u32), Ledger> = memtable
+            .stretches()
+            .iter()
+            .map(|(key, s)| (*key, s.ledger))
+            .collect();
         let entries: Vec<EntryIndex> = if gone.is_empty() {
-            all().filter(|(entry, _)| entry.alive).map(|(_, index)| index).collect()
+            all()
+                .filter(|(entry, _)| entry.alive)
+                .map(|(_, index)| index)
+                .collect()
         } else {
             let mut newest: HashMap<&str, EntryIndex> = HashMap::new();
             for (entry, index) in all().filter(|(entry, _)| !gone.contains_key(&key_of(entry))) {
                 let best = newest.entry(memtable.id(entry)).or_insert(index);
                 let order = |index: EntryIndex| state.order(&memtable.entry(index).position);
-                *best = if order(index) > order(*best) { index } else { *best };
+                *best = if order(index) > order(*best) {
+                    index
+                } else {
+                    *best
+                };
             }
             let mut entries: Vec<EntryIndex> = newest.into_values().collect();
             entries.sort_unstable();
-            for entry in entries.iter().map(|index| memtable.entry(*index)).filter(|entry| !entry.alive) {
-                let ledger = ledgers.get_mut(&key_of(entry)).expect("an entry belongs to a stretch");
+            for entry in entries
+                .iter()
+                .map(|index| memtable.entry(*index))
+                .filter(|entry| !entry.alive)
+            {
+                let ledger = ledgers
+                    .get_mut(&key_of(entry))
+                    .expect("an entry belongs to a stretch");
                 ledger.kept += 1;
                 ledger.superseded -= 1;
             }
             entries
         };
-        let kept = memtable.stretches().iter().filter(|(key, s)| !gone.contains_key(key) && s.to > s.from);
+        let kept = memtable
+            .stretches()
+            .iter()
+            .filter(|(key, s)| !gone.contains_key(key) && s.to > s.from);
         let ranges = kept.map(|(key, s)| Range {
             source: key.0,
             partition: key.1,
@@ -263,7 +333,11 @@ impl Share {
             last: s.last,
             ledger: ledgers[key],
         });
-        Self { ranges: ranges.collect(), gone, entries }
+        Self {
+            ranges: ranges.collect(),
+            gone,
+            entries,
+        }
     }
 
     fn entries<'a>(&'a self, memtable: &'a Memtable) -> impl Iterator<Item = &'a Entry> {
@@ -283,11 +357,18 @@ impl Probe {
     /// forgets what is no longer live.
     fn update(&mut self, memtable: &Memtable, ours: &Share, snapshot: &Snapshot) {
         self.found.resize(ours.entries.len(), None);
-        let added: Vec<_> =
-            snapshot.segments.iter().filter(|(id, _)| !self.probed.contains(id)).map(|(_, view)| view).collect();
+        let added: Vec<_> = snapshot
+            .segments
+            .iter()
+            .filter(|(id, _)| !self.probed.contains(id))
+            .map(|(_, view)| view)
+            .collect();
         for (entry, found) in ours.entries(memtable).zip(&mut self.found) {
             let live = |l: &Location| {
-                snapshot.segments.get(&l.segment).is_some_and(|view| !view.shadow.contains(l.entry))
+                snapshot
+                    .segments
+                    .get(&l.segment)
+                    .is_some_and(|view| !view.shadow.contains(l.entry))
             };
             let newer = locate(added.iter().copied(), entry.hash, memtable.id(entry));
             *found = newer.or(found.filter(live));
@@ -305,10 +386,19 @@ impl Probe {
         let mut bits: BTreeMap<Ulid, RoaringBitmap> = BTreeMap::new();
         let (mut row, mut delete) = (0, segment.rows);
         for (entry, found) in ours.entries(memtable).zip(&self.found) {
-            let ordinal = if entry.slot.is_some() { &mut row } else { &mut delete };
+            let ordinal = if entry.slot.is_some() {
+                &mut row
+            } else {
+                &mut delete
+            };
             if let Some(found) = found {
-                let newer = snapshot.state().order(&found.position) > snapshot.state().order(&entry.position);
-                let (id, bit) = if newer { (segment.id, *ordinal) } else { (found.segment, found.entry) };
+                let newer = snapshot.state().order(&found.position)
+                    > snapshot.state().order(&entry.position);
+                let (id, bit) = if newer {
+                    (segment.id, *ordinal)
+                } else {
+                    (found.segment, found.entry)
+                };
                 bits.entry(id).or_default().insert(bit);
             }
             *ordinal += 1;

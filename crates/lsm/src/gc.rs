@@ -1,5 +1,6 @@
 //! Garbage collection of one incarnation: win a mark, then delete.
 //!
+//! 0. Look whether anything would be deleted; if not, end without a commit.
 //! 1. Choose `retain_from`, the version that was newest `grace` ago, and the cutoff,
 //!    `grace` before now; commit them as a mark. From here on no commit can add a name
 //!    older than the cutoff, so what is older and unreferenced stays unreferenced.
@@ -33,7 +34,10 @@ pub struct GcOptions {
 
 impl Default for GcOptions {
     fn default() -> Self {
-        Self { grace_ms: 3_600_000, dry_run: false }
+        Self {
+            grace_ms: 3_600_000,
+            dry_run: false,
+        }
     }
 }
 
@@ -51,6 +55,13 @@ pub struct Collected {
     pub bytes: u64,
 }
 
+impl Collected {
+    fn note(&mut self, doomed: Vec<(String, u64)>) {
+        self.bytes += doomed.iter().map(|(_, size)| size).sum::<u64>();
+        self.objects.extend(doomed.into_iter().map(|(key, _)| key));
+    }
+}
+
 impl Incarnation {
     /// Collects garbage; see the file header.
     ///
@@ -58,39 +69,69 @@ impl Incarnation {
     /// `FENCED` when retired meanwhile; store errors. A failed run leaves garbage, no damage.
     pub async fn collect_garbage(&self, options: &GcOptions) -> Result<Collected> {
         let head = self.manifest.refresh().await?;
-        let cutoff_ms = (self.context.components.clock)().saturating_sub(options.grace_ms).max(head.state.cutoff_ms());
+        let cutoff_ms = (self.context.components.clock)()
+            .saturating_sub(options.grace_ms)
+            .max(head.state.cutoff_ms());
         let retain_from = match self.manifest.at_time(cutoff_ms).await {
             Ok(then) => then.version.max(head.state.retain_from()),
             Err(_) => head.state.retain_from(),
         };
-        let mut collected = Collected { retain_from, ..Collected::default() };
-        if !options.dry_run && !head.state.retired {
-            let mark = Mark { cutoff_ms, retain_from };
-            self.commit_simple(|_| Delta::Mark(mark)).await?;
-            collected.slots = self.manifest.sweep_slots().await?;
+        let mut collected = Collected {
+            retain_from,
+            ..Collected::default()
+        };
+        let doomed = self.doomed(retain_from, cutoff_ms).await?;
+        // A mark is a commit: none is made when there is nothing to delete.
+        let idle = doomed.is_empty() && retain_from == head.state.retain_from();
+        if idle || options.dry_run || head.state.retired {
+            collected.note(doomed);
+            return Ok(collected);
         }
+        let mark = Mark {
+            cutoff_ms,
+            retain_from,
+        };
+        self.commit_simple(|_| Delta::Mark(mark)).await?;
+        collected.slots = self.manifest.sweep_slots().await?;
+        // Looked up again behind the mark: a commit may have come in between, but none
+        // that comes now can name anything older than the cutoff.
+        let doomed = self.doomed(retain_from, cutoff_ms).await?;
+        for (key, _) in &doomed {
+            self.store.delete(key).await?;
+        }
+        collected.note(doomed);
+        Ok(collected)
+    }
+
+    /// Keys and sizes of segments and shadow objects older than the cutoff that no
+    /// readable version references.
+    async fn doomed(&self, retain_from: u64, cutoff_ms: u64) -> Result<Vec<(String, u64)>> {
         let reached = self.reached(retain_from).await?;
+        let mut doomed = Vec::new();
         for prefix in ["seg/", "shadow/"] {
             for listed in self.store.list(prefix).await? {
-                let name = listed.key.strip_prefix(prefix).and_then(|rest| rest.split('/').next());
-                let Some(id) = name.and_then(|name| Ulid::from_string(name).ok()) else { continue };
-                if reached.contains(&id) || id.timestamp_ms() >= cutoff_ms {
+                let rest = listed.key.strip_prefix(prefix);
+                let name = rest.and_then(|rest| rest.split('/').next());
+                let Some(id) = name.and_then(|name| Ulid::from_string(name).ok()) else {
                     continue;
+                };
+                if !reached.contains(&id) && id.timestamp_ms() < cutoff_ms {
+                    doomed.push((listed.key, listed.size));
                 }
-                if !options.dry_run {
-                    self.store.delete(&listed.key).await?;
-                }
-                collected.bytes += listed.size;
-                collected.objects.push(listed.key);
             }
         }
-        Ok(collected)
+        Ok(doomed)
     }
 
     /// Ids of all segments and shadow objects that a readable version references.
     async fn reached(&self, retain_from: u64) -> Result<BTreeSet<Ulid>> {
         let head = self.manifest.refresh().await?;
-        let pinned = head.state.pins.values().copied().filter(|version| *version < retain_from);
+        let pinned = head
+            .state
+            .pins
+            .values()
+            .copied()
+            .filter(|version| *version < retain_from);
         let mut reached = BTreeSet::new();
         for version in pinned.chain(retain_from..=head.version) {
             let state = self.manifest.at(version).await?.state;
@@ -109,7 +150,10 @@ impl Incarnation {
         if !self.manifest.refresh().await?.state.retired {
             self.commit_simple(|_| Delta::Retire {}).await?;
         }
-        let mut collected = Collected { retain_from: self.manifest.head().version, ..Collected::default() };
+        let mut collected = Collected {
+            retain_from: self.manifest.head().version,
+            ..Collected::default()
+        };
         for prefix in ["seg/", "shadow/"] {
             for listed in self.store.list(prefix).await? {
                 self.store.delete(&listed.key).await?;

@@ -16,6 +16,7 @@ use vexlake_store::Store;
 use crate::compact::{Policy, Spec, plan_compaction};
 use crate::error::Result;
 use crate::feed::Feed;
+use crate::lake::NewSource;
 use crate::snapshot::Snapshot;
 use crate::state::{Delta, IncarnationState};
 
@@ -48,9 +49,14 @@ impl Pools {
     /// When the system refuses a thread.
     pub fn new(threads: usize) -> Result<Self> {
         let named = |index| format!("vexlake-search-{index}");
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(named).build();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(named)
+            .build();
         let pool = pool.map_err(|e| crate::error::Error::Internal(format!("search pool: {e}")))?;
-        Ok(Self { search: Arc::new(pool) })
+        Ok(Self {
+            search: Arc::new(pool),
+        })
     }
 }
 
@@ -133,7 +139,9 @@ impl Incarnation {
             return Ok(current);
         }
         let head = Arc::new(self.manifest.at(version).await?);
-        Ok(Arc::new(Snapshot::open(&self.store, &self.context.cache, head, Some(&current)).await?))
+        Ok(Arc::new(
+            Snapshot::open(&self.store, &self.context.cache, head, Some(&current)).await?,
+        ))
     }
 
     /// Commits a delta that does not depend on anything but its own validity, again
@@ -148,7 +156,11 @@ impl Incarnation {
         let mut head = self.manifest.refresh().await?;
         let mut attempt = 0;
         loop {
-            match self.manifest.commit(&head, delta(&head.state), &self.context.author).await {
+            match self
+                .manifest
+                .commit(&head, delta(&head.state), &self.context.author)
+                .await
+            {
                 Err(ManifestError::Conflict { .. }) if attempt < COMMIT_ATTEMPTS_MAX => {
                     attempt += 1;
                     head = self.manifest.refresh().await?;
@@ -167,8 +179,70 @@ impl Incarnation {
     /// # Errors
     /// `INVALID` when the name is taken or the version is gone.
     pub async fn pin(&self, name: &str, version: u64) -> Result<u64> {
-        let delta = |_: &IncarnationState| Delta::Pin { name: name.to_owned(), version };
+        let delta = |_: &IncarnationState| Delta::Pin {
+            name: name.to_owned(),
+            version,
+        };
         Ok(self.commit_simple(delta).await?.version)
+    }
+
+    /// Accepts that the log lost `[from, to)` of a partition before it was read.
+    ///
+    /// # Errors
+    /// `INVALID` when `from` is not the stored next offset.
+    pub async fn accept_loss(
+        &self,
+        source: u32,
+        partition: u32,
+        from: u64,
+        to: u64,
+    ) -> Result<u64> {
+        let delta = |_: &IncarnationState| Delta::Accept {
+            source,
+            partition,
+            from,
+            to,
+        };
+        Ok(self.commit_simple(delta).await?.version)
+    }
+
+    /// Adds a partition that its topic got.
+    ///
+    /// # Errors
+    /// `INVALID` when the partition is known or the source is not.
+    pub async fn add_partition(&self, source: u32, partition: u32, start: u64) -> Result<u64> {
+        let delta = |_: &IncarnationState| Delta::Partition {
+            source,
+            partition,
+            start,
+        };
+        Ok(self.commit_simple(delta).await?.version)
+    }
+
+    /// Opens a new epoch: from now on records come from `source`, and whatever it
+    /// delivers is newer than what the epochs before it delivered.
+    ///
+    /// # Errors
+    /// `CONFLICT` after too many lost races; store errors.
+    pub async fn open_source(&self, source: NewSource) -> Result<u64> {
+        let delta = |state: &IncarnationState| {
+            let previous = state.sources.keys().last().copied();
+            let epoch = state.sources.values().map(|s| s.epoch + 1).max();
+            Delta::Source {
+                previous,
+                id: previous.map_or(0, |id| id + 1),
+                source: source.clone().into_source(epoch.unwrap_or(0)),
+            }
+        };
+        Ok(self.commit_simple(delta).await?.version)
+    }
+
+    /// The version that was newest at a time, ms.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` when that version is no longer retained.
+    pub async fn version_at(&self, ms: u64) -> Result<u64> {
+        Ok(self.manifest.at_time(ms).await?.version)
     }
 
     /// Ends a pin. Returns the commit's version.
@@ -176,14 +250,22 @@ impl Incarnation {
     /// # Errors
     /// `INVALID` when there is no such pin on that version.
     pub async fn unpin(&self, name: &str, version: u64) -> Result<u64> {
-        let delta = |_: &IncarnationState| Delta::Unpin { name: name.to_owned(), version };
+        let delta = |_: &IncarnationState| Delta::Unpin {
+            name: name.to_owned(),
+            version,
+        };
         Ok(self.commit_simple(delta).await?.version)
     }
 
     /// The merges due on the snapshot that readers see now.
     pub fn plan(&self, policy: &Policy) -> Vec<Spec> {
         let snapshot = self.snapshot();
-        let shadowed = |id: &Ulid| snapshot.segments.get(id).map_or(0, |view| view.shadow.len());
+        let shadowed = |id: &Ulid| {
+            snapshot
+                .segments
+                .get(id)
+                .map_or(0, |view| view.shadow.len())
+        };
         plan_compaction(snapshot.state(), snapshot.version(), policy, &shadowed)
     }
 }

@@ -7,6 +7,8 @@
 //! A change of names is always two steps: the incarnation first (its version 0), then
 //! the catalog. What a crash leaves between the two has no name and is never seen.
 
+mod open;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,20 +16,18 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use ulid::Ulid;
-use vexlake_manifest::{Author, Context as Components, Manifest, ManifestError, frame, unframe};
+use vexlake_manifest::{Author, Context as Components, Manifest, ManifestError};
 use vexlake_segment::VectorCache;
-use vexlake_store::{Created, Store, StoreConfig};
+use vexlake_store::{Store, StoreConfig};
 
+use self::open::{check_name, check_schema, open_catalog, open_info, prepare_spool};
 use crate::catalog::{CatalogDelta, CatalogState, Mapping};
 use crate::error::{Error, Result};
 use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Context, Incarnation, Pools};
-use crate::record::{DIM_MAX, Format};
 use crate::state::{IncarnationState, Schema, Source};
 
 /// The format of everything below a lake's root.
 pub const FORMAT: u32 = 1;
-/// Longest collection name: fits a Kafka topic (249) after escaping typical names.
-const NAME_BYTES_MAX: usize = 128;
 
 /// `lake.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,9 +88,21 @@ pub struct NewSource {
 const LIVE_RANK: u32 = 100;
 
 impl NewSource {
-    fn into_source(self) -> Source {
-        let Self { kind, cluster, topic, starts } = self;
-        Source { rank: LIVE_RANK, epoch: 0, kind, cluster, topic, starts }
+    pub(crate) fn into_source(self, epoch: u32) -> Source {
+        let Self {
+            kind,
+            cluster,
+            topic,
+            starts,
+        } = self;
+        Source {
+            rank: LIVE_RANK,
+            epoch,
+            kind,
+            cluster,
+            topic,
+            starts,
+        }
     }
 }
 
@@ -103,7 +115,11 @@ impl Lake {
     pub async fn open(options: LakeOptions) -> Result<Arc<Self>> {
         let store = Store::open(&options.store).await?;
         store.probe().await?;
-        let info = open_info(&store, Ulid::from_parts((options.components.clock)(), (options.components.rng)())).await?;
+        let info = open_info(
+            &store,
+            Ulid::from_parts((options.components.clock)(), (options.components.rng)()),
+        )
+        .await?;
         prepare_spool(&options.spool)?;
         let context = Context {
             author: options.author,
@@ -113,7 +129,14 @@ impl Lake {
             pools: Pools::new(options.search_threads)?,
         };
         let catalog = open_catalog(&store, &context).await?;
-        Ok(Arc::new(Self { store, info, catalog, root: options.store.url, context, open: Mutex::new(HashMap::new()) }))
+        Ok(Arc::new(Self {
+            store,
+            info,
+            catalog,
+            root: options.store.url,
+            context,
+            open: Mutex::new(HashMap::new()),
+        }))
     }
 
     /// Where an object lies, for people and other readers: a path or an s3:// URL.
@@ -156,24 +179,44 @@ impl Lake {
         let head = self.catalog.refresh().await?;
         let key = CatalogState::key(db, name);
         let found = head.state.names.get(&key).cloned();
-        found.ok_or(Error::NotFound { what: "collection", name: key })
+        found.ok_or(Error::NotFound {
+            what: "collection",
+            name: key,
+        })
     }
 
     /// Creates a collection.
     ///
     /// # Errors
     /// `INVALID` for a bad name or schema; `CONFLICT` when the name is taken.
-    pub async fn create(&self, db: u32, name: &str, schema: Schema, source: NewSource) -> Result<Ulid> {
+    pub async fn create(
+        &self,
+        db: u32,
+        name: &str,
+        schema: Schema,
+        source: NewSource,
+    ) -> Result<Ulid> {
         check_name(name)?;
         check_schema(&schema)?;
         let key = CatalogState::key(db, name);
         if let Some(taken) = self.catalog.refresh().await?.state.names.get(&key) {
-            return Err(Error::Conflict(format!("collection {key} exists as {}", taken.live)));
+            return Err(Error::Conflict(format!(
+                "collection {key} exists as {}",
+                taken.live
+            )));
         }
-        let id = self.new_incarnation(&key, schema, source.into_source()).await?;
+        let id = self
+            .new_incarnation(&key, schema, source.into_source(0))
+            .await?;
         self.remap(&key, |before| match before {
-            None => Ok(Some(Mapping { live: id, fed: Vec::new() })),
-            Some(taken) => Err(Error::Conflict(format!("collection {key} exists as {}", taken.live))),
+            None => Ok(Some(Mapping {
+                live: id,
+                fed: Vec::new(),
+            })),
+            Some(taken) => Err(Error::Conflict(format!(
+                "collection {key} exists as {}",
+                taken.live
+            ))),
         })
         .await?;
         Ok(id)
@@ -186,7 +229,10 @@ impl Lake {
     pub async fn drop_collection(&self, db: u32, name: &str) -> Result<()> {
         let key = CatalogState::key(db, name);
         self.remap(&key, |before| {
-            before.ok_or_else(|| Error::NotFound { what: "collection", name: key.clone() })?;
+            before.ok_or_else(|| Error::NotFound {
+                what: "collection",
+                name: key.clone(),
+            })?;
             Ok(None)
         })
         .await
@@ -198,11 +244,23 @@ impl Lake {
     /// `NOT_FOUND`; `CONFLICT` when somebody else re-mapped the name meanwhile.
     pub async fn clear(&self, db: u32, name: &str, source: NewSource) -> Result<Ulid> {
         let mapping = self.mapping(db, name).await?;
-        let schema = self.incarnation(mapping.live).await?.manifest.head().state.schema.clone();
+        let schema = self
+            .incarnation(mapping.live)
+            .await?
+            .manifest
+            .head()
+            .state
+            .schema
+            .clone();
         let key = CatalogState::key(db, name);
-        let id = self.new_incarnation(&key, schema, source.into_source()).await?;
+        let id = self
+            .new_incarnation(&key, schema, source.into_source(0))
+            .await?;
         self.remap(&key, |before| match before {
-            Some(now) if now.live == mapping.live => Ok(Some(Mapping { live: id, fed: Vec::new() })),
+            Some(now) if now.live == mapping.live => Ok(Some(Mapping {
+                live: id,
+                fed: Vec::new(),
+            })),
             now => Err(Error::Conflict(format!("collection {key} became {now:?}"))),
         })
         .await?;
@@ -215,18 +273,33 @@ impl Lake {
     /// `NOT_FOUND`; `INVALID` when a start lies below the live incarnation's floor.
     pub async fn replay_start(&self, db: u32, name: &str, mut source: NewSource) -> Result<Ulid> {
         let mapping = self.mapping(db, name).await?;
-        let live = self.incarnation(mapping.live).await?.manifest.refresh().await?.state.clone();
-        let floor = live.sources.values().find(|s| s.topic == source.topic).map(|s| s.starts.clone());
+        let live = self
+            .incarnation(mapping.live)
+            .await?
+            .manifest
+            .refresh()
+            .await?
+            .state
+            .clone();
+        let floor = live
+            .sources
+            .values()
+            .find(|s| s.topic == source.topic)
+            .map(|s| s.starts.clone());
         for (partition, start) in floor.iter().flatten() {
             let wanted = source.starts.entry(*partition).or_insert(*start);
             // Nothing that was cleared comes back: earliest means the floor.
             *wanted = (*wanted).max(*start);
         }
         let key = CatalogState::key(db, name);
-        let id = self.new_incarnation(&key, live.schema.clone(), source.into_source()).await?;
+        let id = self
+            .new_incarnation(&key, live.schema.clone(), source.into_source(0))
+            .await?;
         self.remap(&key, |before| {
-            let mut mapping =
-                before.cloned().ok_or_else(|| Error::NotFound { what: "collection", name: key.clone() })?;
+            let mut mapping = before.cloned().ok_or_else(|| Error::NotFound {
+                what: "collection",
+                name: key.clone(),
+            })?;
             mapping.fed.push(id);
             Ok(Some(mapping))
         })
@@ -246,13 +319,20 @@ impl Lake {
         let target = incarnation
             .or_else(|| fed.first().copied())
             .filter(|id| fed.contains(id))
-            .ok_or_else(|| Error::Invalid(format!("{incarnation:?} is not fed by {key}: {fed:?}")))?;
+            .ok_or_else(|| {
+                Error::Invalid(format!("{incarnation:?} is not fed by {key}: {fed:?}"))
+            })?;
         self.check_caught_up(mapping.live, target).await?;
         let others = fed.iter().copied().filter(|id| *id != target);
-        let after = Mapping { live: target, fed: std::iter::once(mapping.live).chain(others).collect() };
+        let after = Mapping {
+            live: target,
+            fed: std::iter::once(mapping.live).chain(others).collect(),
+        };
         self.remap(&key, |before| match before == Some(&mapping) {
             true => Ok(Some(after.clone())),
-            false => Err(Error::Conflict(format!("collection {key} became {before:?}"))),
+            false => Err(Error::Conflict(format!(
+                "collection {key} became {before:?}"
+            ))),
         })
         .await?;
         Ok(after)
@@ -265,10 +345,15 @@ impl Lake {
     pub async fn retire_fed(&self, db: u32, name: &str, incarnation: Ulid) -> Result<()> {
         let key = CatalogState::key(db, name);
         self.remap(&key, |before| {
-            let mut mapping =
-                before.cloned().ok_or_else(|| Error::NotFound { what: "collection", name: key.clone() })?;
+            let mut mapping = before.cloned().ok_or_else(|| Error::NotFound {
+                what: "collection",
+                name: key.clone(),
+            })?;
             if !mapping.fed.contains(&incarnation) {
-                return Err(Error::Invalid(format!("{incarnation} is not fed by {key}: {:?}", mapping.fed)));
+                return Err(Error::Invalid(format!(
+                    "{incarnation} is not fed by {key}: {:?}",
+                    mapping.fed
+                )));
             }
             mapping.fed.retain(|id| *id != incarnation);
             Ok(Some(mapping))
@@ -304,7 +389,9 @@ impl Lake {
         let next_by_topic = |state: &IncarnationState| -> BTreeMap<(String, u32), u64> {
             let flat = state.checkpoints.iter().flat_map(|(source, partitions)| {
                 let topic = state.sources[source].topic.clone();
-                partitions.iter().map(move |(partition, c)| ((topic.clone(), *partition), c.next))
+                partitions
+                    .iter()
+                    .map(move |(partition, c)| ((topic.clone(), *partition), c.next))
             });
             flat.collect()
         };
@@ -322,9 +409,12 @@ impl Lake {
 
     async fn new_incarnation(&self, name: &str, schema: Schema, source: Source) -> Result<Ulid> {
         let id = self.catalog.mint();
-        let state = IncarnationState::new(id, name.to_owned(), schema, BTreeMap::from([(0, source)]));
+        let state =
+            IncarnationState::new(id, name.to_owned(), schema, BTreeMap::from([(0, source)]));
         let store = self.store.scoped(&Incarnation::prefix(id));
-        let Context { author, components, .. } = &self.context;
+        let Context {
+            author, components, ..
+        } = &self.context;
         Manifest::create_with(store, state, author, components.clone()).await?;
         Ok(id)
     }
@@ -337,7 +427,11 @@ impl Lake {
         self.commit_catalog(|state| {
             let before = state.names.get(key);
             let after = change(before)?;
-            Ok(Some(CatalogDelta::Map { name: key.to_owned(), before: before.cloned(), after }))
+            Ok(Some(CatalogDelta::Map {
+                name: key.to_owned(),
+                before: before.cloned(),
+                after,
+            }))
         })
         .await
     }
@@ -349,73 +443,22 @@ impl Lake {
     ) -> Result<()> {
         for _ in 0..=COMMIT_ATTEMPTS_MAX {
             let head = self.catalog.refresh().await?;
-            let Some(delta) = change(&head.state)? else { return Ok(()) };
-            match self.catalog.commit(&head, delta, &self.context.author).await {
+            let Some(delta) = change(&head.state)? else {
+                return Ok(());
+            };
+            match self
+                .catalog
+                .commit(&head, delta, &self.context.author)
+                .await
+            {
                 Err(ManifestError::Conflict { .. }) => {}
                 outcome => return Ok(outcome.map(drop)?),
             }
         }
-        Err(Error::Conflict(format!("catalog: {COMMIT_ATTEMPTS_MAX} commits lost in a row")))
+        Err(Error::Conflict(format!(
+            "catalog: {COMMIT_ATTEMPTS_MAX} commits lost in a row"
+        )))
     }
-}
-
-async fn open_info(store: &Store, id: Ulid) -> Result<LakeInfo> {
-    let fresh = LakeInfo { lake: id, format: FORMAT };
-    let json = serde_json::to_vec(&fresh).map_err(|e| Error::Internal(e.to_string()))?;
-    // "Exists" may be our own lost reply: either way the object says what this lake is.
-    let (Created::Created | Created::Exists) = store.create("lake.json", frame(&json)).await?;
-    let bytes = store.get("lake.json").await?;
-    let unreadable = |e: String| Error::Invalid(format!("lake.json is not readable: {e}"));
-    let json = unframe(&bytes).map_err(|e| unreadable(e.to_string()))?;
-    let info: LakeInfo = serde_json::from_slice(&json).map_err(|e| unreadable(e.to_string()))?;
-    if info.format != FORMAT {
-        return Err(Error::Invalid(format!("lake.json has format {}, this version reads {FORMAT}", info.format)));
-    }
-    Ok(info)
-}
-
-async fn open_catalog(store: &Store, context: &Context) -> Result<Manifest<CatalogState>> {
-    let scoped = store.scoped("catalog");
-    let Context { author, components, .. } = context;
-    match Manifest::open_with(scoped.clone(), components.clone()).await {
-        Err(ManifestError::NotFound { .. }) => {}
-        opened => return Ok(opened?),
-    }
-    match Manifest::create_with(scoped.clone(), CatalogState::default(), author, components.clone()).await {
-        Err(ManifestError::Conflict { .. }) => Ok(Manifest::open_with(scoped, components.clone()).await?),
-        created => Ok(created?),
-    }
-}
-
-/// Creates the spool and removes what a killed process left in it.
-fn prepare_spool(spool: &std::path::Path) -> Result<()> {
-    let failed = |e: std::io::Error| Error::Unavailable(format!("spool {}: {e}", spool.display()));
-    if spool.exists() {
-        std::fs::remove_dir_all(spool).map_err(failed)?;
-    }
-    std::fs::create_dir_all(spool).map_err(failed)
-}
-
-fn check_name(name: &str) -> Result<()> {
-    if name.is_empty() || name.len() > NAME_BYTES_MAX {
-        let bytes = name.len();
-        return Err(Error::Invalid(format!("collection name has {bytes} bytes, allowed are 1 to {NAME_BYTES_MAX}")));
-    }
-    Ok(())
-}
-
-fn check_schema(schema: &Schema) -> Result<()> {
-    let Schema { dim, metric, format } = schema;
-    if *dim == 0 || *dim > DIM_MAX {
-        return Err(Error::Invalid(format!("dim is {dim}, allowed are 1 to {DIM_MAX}")));
-    }
-    if vexlake_distance::Metric::parse(metric).is_none() {
-        return Err(Error::Invalid(format!("metric is {metric:?}, allowed are cosine, l2, ip and l1")));
-    }
-    if Format::parse(format).is_none() {
-        return Err(Error::Invalid(format!("format is {format:?}, allowed are f32, protobuf and json")));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -164,7 +164,11 @@ impl Memtable {
     pub fn chunks(&self) -> impl Iterator<Item = (&[f32], &[f32], u32)> {
         self.chunks.iter().enumerate().map(|(index, rows)| {
             let first = index * self.chunk_rows;
-            (rows.as_slice(), &self.norms[first..first + rows.len() / self.dim], first as u32)
+            (
+                rows.as_slice(),
+                &self.norms[first..first + rows.len() / self.dim],
+                first as u32,
+            )
         })
     }
 
@@ -176,13 +180,15 @@ impl Memtable {
     /// Begins, or continues, the stretch of a partition at `from`; `log_time` is the
     /// partition's before the stretch. Returns the stretch's end so far.
     pub fn begin(&mut self, source: u32, partition: u32, from: u64, log_time: i64) -> &mut Stretch {
-        self.stretches.entry((source, partition)).or_insert(Stretch {
-            from,
-            to: from,
-            log_time,
-            last: None,
-            ledger: Ledger::default(),
-        })
+        self.stretches
+            .entry((source, partition))
+            .or_insert(Stretch {
+                from,
+                to: from,
+                log_time,
+                last: None,
+                ledger: Ledger::default(),
+            })
     }
 
     /// Takes a record that passed every check and counts it. `newer` tells whether
@@ -211,12 +217,14 @@ impl Memtable {
                 if let Ok(slot) = self.keys.find_entry(hash, |i| *i == old) {
                     slot.remove();
                 }
-                self.keys.insert_unique(hash, index, |i| entries[*i as usize].hash);
+                self.keys
+                    .insert_unique(hash, index, |i| entries[*i as usize].hash);
             }
             Some(_) => {}
             None => {
                 let entries = &self.entries;
-                self.keys.insert_unique(hash, index, |i| entries[*i as usize].hash);
+                self.keys
+                    .insert_unique(hash, index, |i| entries[*i as usize].hash);
             }
         }
         self.count(&record.position, |ledger| match alive {
@@ -227,7 +235,9 @@ impl Memtable {
     }
 
     fn count(&mut self, position: &Position, change: impl FnOnce(&mut Ledger)) {
-        let stretch = self.stretches.get_mut(&(position.source, position.partition));
+        let stretch = self
+            .stretches
+            .get_mut(&(position.source, position.partition));
         change(&mut stretch.expect("begin() comes before insert()").ledger);
     }
 
@@ -239,14 +249,23 @@ impl Memtable {
             + record.id.len()
             + record.attrs.map_or(0, str::len)
             + record.vector.map_or(0, |v| 4 * v.len());
-        Entry { id, attrs, slot, event_time: record.event_time, position: record.position, hash, alive }
+        Entry {
+            id,
+            attrs,
+            slot,
+            event_time: record.event_time,
+            position: record.position,
+            hash,
+            alive,
+        }
     }
 
     fn keep_vector(&mut self, vector: &[f32], index: EntryIndex) -> u32 {
         debug_assert_eq!(vector.len(), self.dim);
         let slot = self.slots.len();
         if slot.is_multiple_of(self.chunk_rows) {
-            self.chunks.push(Vec::with_capacity(self.chunk_rows * self.dim));
+            self.chunks
+                .push(Vec::with_capacity(self.chunk_rows * self.dim));
         }
         self.chunks[slot / self.chunk_rows].extend_from_slice(vector);
         self.norms.push((vexlake_distance::kernels().norm)(vector));

@@ -21,9 +21,9 @@ use roaring::RoaringBitmap;
 use ulid::Ulid;
 use vexlake_distance::{Metric, TopK};
 use vexlake_index::{Query, scan};
-use vexlake_segment::{VectorBlock, key_hash};
+use vexlake_segment::VectorBlock;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::feed::View;
 use crate::incarnation::Incarnation;
 use crate::snapshot::{SegmentView, Snapshot};
@@ -103,19 +103,44 @@ impl Incarnation {
     /// `INVALID` for a wrong dimension, a non-finite component or k out of range;
     /// `NOT_FOUND` for a version that is gone; read errors.
     pub async fn search(&self, queries: &[Search], scope: Scope) -> Result<Answers> {
+        match self.search_view(queries, scope).await {
+            Err(error) if self.is_expired(&error, scope) => {
+                self.follow().await?;
+                self.search_view(queries, scope).await
+            }
+            answered => answered,
+        }
+    }
+
+    /// Whether the newest snapshot here outlived the grace period: its files were swept,
+    /// and the chain has a newer one to go on with.
+    pub(crate) fn is_expired(&self, error: &Error, scope: Scope) -> bool {
+        error.kind() == ErrorKind::NotFound && !matches!(scope, Scope::At(_))
+    }
+
+    async fn search_view(&self, queries: &[Search], scope: Scope) -> Result<Answers> {
         let schema = self.manifest.head().state.schema.clone();
         let metric = schema.metric();
         for query in queries {
             self.check(query)?;
         }
-        let prepared: Vec<Query<'_>> = queries.iter().map(|q| Query::new(metric, &q.vector)).collect();
-        let (snapshot, shadows, mut found, mut rows) = self.begin(queries, &prepared, scope).await?;
+        let prepared: Vec<Query<'_>> = queries
+            .iter()
+            .map(|q| Query::new(metric, &q.vector))
+            .collect();
+        let (snapshot, shadows, mut found, mut rows) =
+            self.begin(queries, &prepared, scope).await?;
         let views: Vec<&SegmentView> = snapshot.segments.values().collect();
-        let (tops, scanned) = self.scan_segments(queries, &prepared, &views, &shadows).await?;
+        let (tops, scanned) = self
+            .scan_segments(queries, &prepared, &views, &shadows)
+            .await?;
         rows += scanned;
         for (list, top) in found.iter_mut().zip(tops) {
             list.extend(top.into_sorted().into_iter().map(|(key, id)| {
-                let place = Place::Segment { number: (id >> 32) as usize, row: id as u32 };
+                let place = Place::Segment {
+                    number: (id >> 32) as usize,
+                    row: id as u32,
+                };
                 Candidate { key, place }
             }));
         }
@@ -123,7 +148,11 @@ impl Incarnation {
         for (query, list) in queries.iter().zip(found) {
             hits.push(finish(query, metric, list, &views).await?);
         }
-        Ok(Answers { version: snapshot.version(), hits, rows_scanned: rows })
+        Ok(Answers {
+            version: snapshot.version(),
+            hits,
+            rows_scanned: rows,
+        })
     }
 
     /// Fixes the view and scans its feed.
@@ -137,15 +166,17 @@ impl Incarnation {
         Ok(match scope {
             Scope::Snapshot => (self.snapshot(), Shadows::new(), none(), 0),
             Scope::At(version) => (self.at(version).await?, Shadows::new(), none(), 0),
-            Scope::Fresh => self.feed.read(|view| {
-                let mut rows = 0;
-                let per_query = |(query, prepared): (&Search, &Query<'_>)| {
-                    let (list, scanned) = scan_feed(view, query, prepared);
-                    rows += scanned;
-                    list
-                };
-                let found = queries.iter().zip(prepared).map(per_query).collect();
-                (view.snapshot.clone(), view.shadows.clone(), found, rows)
+            Scope::Fresh => tokio::task::block_in_place(|| {
+                self.feed.read(|view| {
+                    let mut rows = 0;
+                    let per_query = |(query, prepared): (&Search, &Query<'_>)| {
+                        let (list, scanned) = scan_feed(view, query, prepared);
+                        rows += scanned;
+                        list
+                    };
+                    let found = queries.iter().zip(prepared).map(per_query).collect();
+                    (view.snapshot.clone(), view.shadows.clone(), found, rows)
+                })
             }),
         })
     }
@@ -170,13 +201,26 @@ impl Incarnation {
             let read = async |number: usize, block: usize| {
                 Ok::<_, Error>((number, views[number].reader.block(block).await?))
             };
-            let reads: Vec<_> = wave.iter().map(|(number, block)| read(*number, *block)).collect();
-            let loaded: Vec<(usize, Arc<VectorBlock>)> =
-                futures::stream::iter(reads).buffered(READS_MAX).try_collect().await?;
-            rows += loaded.iter().map(|(_, b)| u64::from(b.rows())).sum::<u64>() * queries.len() as u64;
+            let reads: Vec<_> = wave
+                .iter()
+                .map(|(number, block)| read(*number, *block))
+                .collect();
+            let loaded: Vec<(usize, Arc<VectorBlock>)> = futures::stream::iter(reads)
+                .buffered(READS_MAX)
+                .try_collect()
+                .await?;
+            rows +=
+                loaded.iter().map(|(_, b)| u64::from(b.rows())).sum::<u64>() * queries.len() as u64;
             let scan_all = |mut tops: Vec<TopK>, (number, block): &(usize, Arc<VectorBlock>)| {
                 let view = views[*number];
-                scan_block(prepared, view, block, shadows.get(&view.id()), *number, &mut tops);
+                scan_block(
+                    prepared,
+                    view,
+                    block,
+                    shadows.get(&view.id()),
+                    *number,
+                    &mut tops,
+                );
                 tops
             };
             let merge = |mut a: Vec<TopK>, b: Vec<TopK>| {
@@ -186,7 +230,10 @@ impl Incarnation {
             tops = tokio::task::block_in_place(|| match loaded.len() {
                 0..=1 => loaded.iter().fold(std::mem::take(&mut tops), scan_all),
                 _ => self.context.pools.search.install(|| {
-                    let wave = loaded.par_iter().fold(new_tops, scan_all).reduce(new_tops, merge);
+                    let wave = loaded
+                        .par_iter()
+                        .fold(new_tops, scan_all)
+                        .reduce(new_tops, merge);
                     merge(std::mem::take(&mut tops), wave)
                 }),
             });
@@ -199,108 +246,29 @@ impl Incarnation {
     /// # Errors
     /// `INVALID`, naming the field and both values.
     pub fn check(&self, query: &Search) -> Result<()> {
-        let (k, given, dim) = (query.k, query.vector.len(), self.manifest.head().state.schema.dim);
+        let (k, given, dim) = (
+            query.k,
+            query.vector.len(),
+            self.manifest.head().state.schema.dim,
+        );
         if given != dim as usize {
-            return Err(Error::Invalid(format!("vector has dimension {given}, the collection has {dim}")));
+            return Err(Error::Invalid(format!(
+                "vector has dimension {given}, the collection has {dim}"
+            )));
         }
         if let Some(at) = query.vector.iter().position(|x| !x.is_finite()) {
             let component = query.vector[at];
-            return Err(Error::Invalid(format!("vector component {at} is {component}, not a finite number")));
+            return Err(Error::Invalid(format!(
+                "vector component {at} is {component}, not a finite number"
+            )));
         }
         if k == 0 || k > K_MAX {
-            return Err(Error::Invalid(format!("k is {k}, allowed are 1 to {K_MAX}")));
+            return Err(Error::Invalid(format!(
+                "k is {k}, allowed are 1 to {K_MAX}"
+            )));
         }
         Ok(())
     }
-
-    /// The vector of a live record, as a query by element needs it.
-    ///
-    /// # Errors
-    /// `NOT_FOUND` when the key has no live record; read errors.
-    pub async fn vector_of(&self, id: &str) -> Result<Vec<f32>> {
-        let found = self.get(&[id], Scope::Fresh, Want { vector: true, attrs: false }).await?;
-        let vector = found.into_iter().next().flatten().and_then(|record| record.vector);
-        vector.ok_or_else(|| Error::NotFound { what: "element", name: format!("{id:?}") })
-    }
-
-    /// Live records by key.
-    ///
-    /// # Errors
-    /// `NOT_FOUND` for a version that is gone; read errors.
-    pub async fn get(&self, ids: &[&str], scope: Scope, want: Want) -> Result<Vec<Option<Got>>> {
-        let mut found = Vec::with_capacity(ids.len());
-        let at = match scope {
-            Scope::At(version) => Some(self.at(version).await?),
-            Scope::Snapshot => Some(self.snapshot()),
-            Scope::Fresh => None,
-        };
-        for id in ids {
-            let hash = key_hash(id);
-            let place = match &at {
-                Some(snapshot) => Err(snapshot.clone()),
-                None => self.feed.read(|view| match view.find(hash, id) {
-                    Some((table, index)) => Ok(copy_out(view, table, index, want)),
-                    None => Err(view.snapshot.clone()),
-                }),
-            };
-            found.push(match place {
-                Ok(got) => got,
-                Err(snapshot) => read_out(&snapshot, hash, id, want).await?,
-            });
-        }
-        Ok(found)
-    }
-}
-
-/// Which parts of a record to read.
-#[derive(Clone, Copy, Debug)]
-pub struct Want {
-    /// The vector.
-    pub vector: bool,
-    /// The attributes.
-    pub attrs: bool,
-}
-
-/// A live record.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Got {
-    /// dim floats, when wanted.
-    pub vector: Option<Vec<f32>>,
-    /// JSON text, when wanted and present.
-    pub attrs: Option<String>,
-    /// Partition and offset it came from.
-    pub partition: u32,
-    /// See `partition`.
-    pub offset: u64,
-}
-
-fn copy_out(view: &View, table: usize, index: u32, want: Want) -> Option<Got> {
-    let memtable = view.memtables().nth(table)?;
-    let entry = memtable.entry(index);
-    let vector = memtable.vector(entry)?;
-    Some(Got {
-        vector: want.vector.then(|| vector.to_vec()),
-        attrs: want.attrs.then(|| memtable.attrs(entry).map(str::to_owned)).flatten(),
-        partition: entry.position.partition,
-        offset: entry.position.offset,
-    })
-}
-
-async fn read_out(snapshot: &Snapshot, hash: u64, id: &str, want: Want) -> Result<Option<Got>> {
-    let Some(location) = snapshot.locate(hash, id).filter(|location| !location.deleted) else {
-        return Ok(None);
-    };
-    let reader = &snapshot.segments[&location.segment].reader;
-    let vector = match want.vector {
-        true => Some(reader.vector(location.entry).await?),
-        false => None,
-    };
-    let attrs = match want.attrs {
-        true => reader.attrs(&[location.entry]).await?.pop().flatten(),
-        false => None,
-    };
-    let position = location.position;
-    Ok(Some(Got { vector, attrs, partition: position.partition, offset: position.offset }))
 }
 
 fn scan_feed(view: &View, query: &Search, prepared: &Query<'_>) -> (Vec<Candidate>, u64) {
@@ -310,15 +278,31 @@ fn scan_feed(view: &View, query: &Search, prepared: &Query<'_>) -> (Vec<Candidat
         for (vectors, norms, first) in memtable.chunks() {
             let hidden = |row: u32| !view.visible(number, memtable.entry_of_slot(first + row));
             rows += norms.len() as u64;
-            scan(prepared, vectors, norms, Some(&hidden), (number as u64) << 32 | u64::from(first), &mut top);
+            scan(
+                prepared,
+                vectors,
+                norms,
+                Some(&hidden),
+                (number as u64) << 32 | u64::from(first),
+                &mut top,
+            );
         }
     }
     let memtables: Vec<_> = view.memtables().collect();
     let named = top.into_sorted().into_iter().map(|(key, slot)| {
         let memtable = memtables[(slot >> 32) as usize];
         let entry = memtable.entry(memtable.entry_of_slot(slot as u32));
-        let attrs = query.with_attrs.then(|| memtable.attrs(entry).map(str::to_owned)).flatten();
-        Candidate { key, place: Place::Feed { id: memtable.id(entry).to_owned(), attrs } }
+        let attrs = query
+            .with_attrs
+            .then(|| memtable.attrs(entry).map(str::to_owned))
+            .flatten();
+        Candidate {
+            key,
+            place: Place::Feed {
+                id: memtable.id(entry).to_owned(),
+                attrs,
+            },
+        }
     });
     (named.collect(), rows)
 }
@@ -336,8 +320,9 @@ fn scan_block(
     let norms = &view.reader.norms()[rows.start as usize..rows.end as usize];
     let masked = view.shadow.range_cardinality(rows.clone()) > 0
         || feed.is_some_and(|bits| bits.range_cardinality(rows.clone()) > 0);
-    let hidden =
-        |row: u32| view.shadow.contains(first + row) || feed.is_some_and(|bits| bits.contains(first + row));
+    let hidden = |row: u32| {
+        view.shadow.contains(first + row) || feed.is_some_and(|bits| bits.contains(first + row))
+    };
     let mask: Option<&dyn Fn(u32) -> bool> = if masked { Some(&hidden) } else { None };
     let base = (number as u64) << 32 | u64::from(first);
     for (query, top) in queries.iter().zip(tops) {
@@ -375,11 +360,17 @@ async fn finish(
         .map(|Candidate { key, place }| {
             let (id, attrs) = match place {
                 Place::Feed { id, attrs } => (id, attrs),
-                Place::Segment { number, row } => {
-                    (views[number].reader.id(row).to_owned(), attrs.remove(&(number, row)))
-                }
+                Place::Segment { number, row } => (
+                    views[number].reader.id(row).to_owned(),
+                    attrs.remove(&(number, row)),
+                ),
             };
-            Hit { id, distance: metric.distance(key), score: metric.score(key), attrs }
+            Hit {
+                id,
+                distance: metric.distance(key),
+                score: metric.score(key),
+                attrs,
+            }
         })
         .collect())
 }

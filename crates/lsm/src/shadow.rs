@@ -33,7 +33,9 @@ impl Eq for Bits {}
 impl Serialize for Bits {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut bytes = Vec::with_capacity(self.0.serialized_size());
-        self.0.serialize_into(&mut bytes).map_err(serde::ser::Error::custom)?;
+        self.0
+            .serialize_into(&mut bytes)
+            .map_err(serde::ser::Error::custom)?;
         serializer.serialize_str(&STANDARD.encode(bytes))
     }
 }
@@ -41,8 +43,12 @@ impl Serialize for Bits {
 impl<'de> Deserialize<'de> for Bits {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        let bytes = STANDARD.decode(text.as_bytes()).map_err(serde::de::Error::custom)?;
-        RoaringBitmap::deserialize_from(bytes.as_slice()).map(Bits).map_err(serde::de::Error::custom)
+        let bytes = STANDARD
+            .decode(text.as_bytes())
+            .map_err(serde::de::Error::custom)?;
+        RoaringBitmap::deserialize_from(bytes.as_slice())
+            .map(Bits)
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -60,7 +66,10 @@ pub struct Shadows {
 impl Shadows {
     /// The segments touched.
     pub fn touched(&self) -> BTreeSet<Ulid> {
-        let in_object = self.object.iter().flat_map(|(_, segments)| segments.iter().copied());
+        let in_object = self
+            .object
+            .iter()
+            .flat_map(|(_, segments)| segments.iter().copied());
         self.inline.keys().copied().chain(in_object).collect()
     }
 
@@ -68,15 +77,28 @@ impl Shadows {
     ///
     /// # Errors
     /// A [`StoreError`] when the object cannot be written.
-    pub async fn place(bits: BTreeMap<Ulid, RoaringBitmap>, store: &Store, id: Ulid) -> Result<Self, StoreError> {
-        let bits: BTreeMap<Ulid, Bits> =
-            bits.into_iter().filter(|(_, b)| !b.is_empty()).map(|(id, b)| (id, Bits(b))).collect();
+    pub async fn place(
+        bits: BTreeMap<Ulid, RoaringBitmap>,
+        store: &Store,
+        id: Ulid,
+    ) -> Result<Self, StoreError> {
+        let bits: BTreeMap<Ulid, Bits> = bits
+            .into_iter()
+            .filter(|(_, b)| !b.is_empty())
+            .map(|(id, b)| (id, Bits(b)))
+            .collect();
         let bytes: usize = bits.values().map(|b| b.0.serialized_size() + 32).sum();
         if bytes <= INLINE_BYTES_MAX {
-            return Ok(Self { inline: bits, object: None });
+            return Ok(Self {
+                inline: bits,
+                object: None,
+            });
         }
         store.put(&object_key(&id), encode(&bits)).await?;
-        Ok(Self { inline: BTreeMap::new(), object: Some((id, bits.into_keys().collect())) })
+        Ok(Self {
+            inline: BTreeMap::new(),
+            object: Some((id, bits.into_keys().collect())),
+        })
     }
 }
 
@@ -100,7 +122,11 @@ impl ShadowRefs {
         if let Some(bits) = shadows.inline.get(id) {
             self.inline.0 |= &bits.0;
         }
-        if let Some((object, _)) = shadows.object.as_ref().filter(|(_, touched)| touched.contains(id)) {
+        if let Some((object, _)) = shadows
+            .object
+            .as_ref()
+            .filter(|(_, touched)| touched.contains(id))
+        {
             self.objects.insert(*object);
         }
         self.version = version;
@@ -131,12 +157,20 @@ pub async fn read_objects(
     store: &Store,
     wanted: &BTreeSet<Ulid>,
 ) -> Result<BTreeMap<Ulid, BTreeMap<Ulid, Bits>>, StoreError> {
-    let reads = wanted.iter().map(|id| async move { Ok((*id, read(store, id).await?)) });
-    futures::future::try_join_all(reads).await.map(|found| found.into_iter().collect())
+    let reads = wanted
+        .iter()
+        .map(|id| async move { Ok((*id, read(store, id).await?)) });
+    futures::future::try_join_all(reads)
+        .await
+        .map(|found| found.into_iter().collect())
 }
 
 /// One segment's whole shadow from its refs and the objects read.
-pub fn union(id: &Ulid, refs: &ShadowRefs, objects: &BTreeMap<Ulid, BTreeMap<Ulid, Bits>>) -> RoaringBitmap {
+pub fn union(
+    id: &Ulid,
+    refs: &ShadowRefs,
+    objects: &BTreeMap<Ulid, BTreeMap<Ulid, Bits>>,
+) -> RoaringBitmap {
     let mut bits = refs.inline.0.clone();
     for object in &refs.objects {
         if let Some(found) = objects.get(object).and_then(|pack| pack.get(id)) {
@@ -152,12 +186,19 @@ pub fn union(id: &Ulid, refs: &ShadowRefs, objects: &BTreeMap<Ulid, BTreeMap<Uli
 /// A [`StoreError`] from reading the old objects or writing the pack.
 pub async fn fold(state: &IncarnationState, store: &Store) -> Result<IncarnationState, StoreError> {
     let objects = read_objects(store, &state.shadow_objects()).await?;
-    let bits = state.segments.iter().map(|(id, s)| (*id, union(id, &s.shadow, &objects))).collect();
+    let bits = state
+        .segments
+        .iter()
+        .map(|(id, s)| (*id, union(id, &s.shadow, &objects)))
+        .collect();
     let shadows = Shadows::place(bits, store, mint_after(State::cutoff_ms(state))).await?;
     let mut folded = state.clone();
     for (id, segment) in &mut folded.segments {
         let version = segment.shadow.version;
-        segment.shadow = ShadowRefs { version, ..ShadowRefs::default() };
+        segment.shadow = ShadowRefs {
+            version,
+            ..ShadowRefs::default()
+        };
         if shadows.touched().contains(id) {
             segment.shadow.absorb(version, id, &shadows);
         }

@@ -41,7 +41,9 @@ impl SegmentView {
 
     /// The live entry of a key, if this segment holds it.
     pub fn find_live(&self, hash: u64, id: &str) -> Option<u32> {
-        self.reader.find_hashed(hash, id).filter(|entry| !self.shadow.contains(*entry))
+        self.reader
+            .find_hashed(hash, id)
+            .filter(|entry| !self.shadow.contains(*entry))
     }
 }
 
@@ -82,15 +84,24 @@ impl Snapshot {
     ) -> Result<Snapshot> {
         // The files of a retired incarnation go at once, so nothing of it can be opened.
         let none = BTreeMap::new();
-        let live = if head.state.retired { &none } else { &head.state.segments };
+        let live = if head.state.retired {
+            &none
+        } else {
+            &head.state.segments
+        };
         let state = &head.state;
         let reusable = |id: &Ulid, segment: &SegmentState| {
             let view = previous?.segments.get(id)?;
             (view.shadow_version == segment.shadow.version).then(|| view.clone())
         };
-        let stale: Vec<(&Ulid, &SegmentState)> =
-            live.iter().filter(|(id, segment)| reusable(id, segment).is_none()).collect();
-        let wanted: BTreeSet<Ulid> = stale.iter().flat_map(|(_, s)| s.shadow.objects.iter().copied()).collect();
+        let stale: Vec<(&Ulid, &SegmentState)> = live
+            .iter()
+            .filter(|(id, segment)| reusable(id, segment).is_none())
+            .collect();
+        let wanted: BTreeSet<Ulid> = stale
+            .iter()
+            .flat_map(|(_, s)| s.shadow.objects.iter().copied())
+            .collect();
         let objects = shadow::read_objects(store, &wanted).await?;
         let schema = state.schema.segment();
         let opens = stale.into_iter().map(|(id, segment)| {
@@ -107,11 +118,21 @@ impl Snapshot {
                 let hidden_rows = shadow.range_cardinality(0..reader.rows());
                 let live_rows = u64::from(reader.rows()) - hidden_rows;
                 let shadow_version = segment.shadow.version;
-                Ok::<_, Error>((*id, SegmentView { reader, shadow: Arc::new(shadow), shadow_version, live_rows }))
+                Ok::<_, Error>((
+                    *id,
+                    SegmentView {
+                        reader,
+                        shadow: Arc::new(shadow),
+                        shadow_version,
+                        live_rows,
+                    },
+                ))
             }
         });
-        let opened: BTreeMap<Ulid, SegmentView> =
-            futures::stream::iter(opens.collect::<Vec<_>>()).buffer_unordered(OPENS_MAX).try_collect().await?;
+        let opened: BTreeMap<Ulid, SegmentView> = futures::stream::iter(opens.collect::<Vec<_>>())
+            .buffer_unordered(OPENS_MAX)
+            .try_collect()
+            .await?;
         let mut segments = opened;
         for (id, segment) in live {
             if let Some(view) = reusable(id, segment) {
@@ -119,7 +140,11 @@ impl Snapshot {
             }
         }
         let live_rows = segments.values().map(|s| s.live_rows).sum();
-        Ok(Snapshot { head, segments, live_rows })
+        Ok(Snapshot {
+            head,
+            segments,
+            live_rows,
+        })
     }
 
     /// The version.
@@ -140,16 +165,27 @@ impl Snapshot {
 
     /// Next offset of a partition: what a tail must add begins here.
     pub fn next(&self, source: u32, partition: u32) -> u64 {
-        self.state().checkpoint(source, partition).map_or(0, |c| c.next)
+        self.state()
+            .checkpoint(source, partition)
+            .map_or(0, |c| c.next)
     }
 }
 
 /// The live entry of a key among `segments`, of which at most one holds it.
-pub fn locate<'a>(segments: impl IntoIterator<Item = &'a SegmentView>, hash: u64, id: &str) -> Option<Location> {
+pub fn locate<'a>(
+    segments: impl IntoIterator<Item = &'a SegmentView>,
+    hash: u64,
+    id: &str,
+) -> Option<Location> {
     segments.into_iter().find_map(|view| {
         let entry = view.find_live(hash, id)?;
         let reader = &view.reader;
         let (deleted, position) = (reader.is_delete(entry), reader.position(entry));
-        Some(Location { segment: view.id(), entry, deleted, position })
+        Some(Location {
+            segment: view.id(),
+            entry,
+            deleted,
+            position,
+        })
     })
 }

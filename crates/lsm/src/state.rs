@@ -1,7 +1,7 @@
 //! The state of one incarnation, and the deltas that move it.
 //!
-//! The manifest stores a chain of [`Delta`]s; this file says what each one means
-//! and which are refused. `apply` is the whole law: a committer that computed its
+//! The manifest stores a chain of [`Delta`]s (`state/delta.rs`); this file says what each one
+//! means and which are refused. `apply` is the whole law: a committer that computed its
 //! delta on a stale parent is turned away here, before anything is written, and a
 //! reader that replays the chain runs the same checks again.
 //!
@@ -13,8 +13,13 @@
 //!   and the kept of all ranges = rows + deletes of the added segments.
 //! - **segment-new / segment-live**: an added name is new and younger than the last
 //!   mark's cutoff; a replaced or shadowed one is live.
+//! - **partition-new**: an added partition was unknown.
 //! - **replace-conserves**: entries and their multiset hash are conserved:
 //!   inputs − dropped = outputs.
+//! - **mark-monotone**: a mark never takes back what an earlier one gave up.
+//! - **pin-readable / pin-new / pin-live**: a pin keeps a version that can still be
+//!   read, under a name that is free; only the pair of both ends it.
+//! - **source-new**: a source gets an id above all that the committer saw.
 //!
 //! Left out on purpose: shadow bits that went to a `shadow/<ulid>` object are only
 //! referenced here; a snapshot reads them.
@@ -29,6 +34,13 @@ use vexlake_segment::{EntryHash, Position, SegmentMeta, SegmentSchema};
 use vexlake_store::{Store, StoreError};
 
 use crate::shadow::{self, ShadowRefs, Shadows};
+
+pub use delta::{Delta, Dropped, Mark};
+use progress::fresh_checkpoints;
+pub use progress::{Checkpoint, Fingerprint, Ledger, Range};
+
+mod delta;
+mod progress;
 
 /// Shadow objects referenced before a base roll folds them into one pack: a reader
 /// opening cold fetches at most this many small objects.
@@ -53,7 +65,10 @@ impl Schema {
 
     /// The part that segments are built by.
     pub fn segment(&self) -> SegmentSchema {
-        SegmentSchema { dim: self.dim, metric: self.metric() }
+        SegmentSchema {
+            dim: self.dim,
+            metric: self.metric(),
+        }
     }
 }
 
@@ -75,88 +90,6 @@ pub struct Source {
     pub starts: BTreeMap<u32, u64>,
 }
 
-/// The last record of a stretch, re-read at claim to recognise a recreated topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fingerprint {
-    /// Offset of the record.
-    #[serde(with = "u64_str")]
-    pub offset: u64,
-    /// Its timestamp, ms.
-    pub timestamp: i64,
-    /// CRC32C over its key and value; layout in schemas/records.md.
-    pub crc32c: u32,
-}
-
-/// What became of the offsets of a stretch of one partition.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ledger {
-    /// Rows and delete entries written.
-    #[serde(with = "u64_str")]
-    pub kept: u64,
-    /// Beaten by a newer record inside the same memtable.
-    #[serde(with = "u64_str")]
-    pub superseded: u64,
-    /// Refused and dead-lettered (or skipped, by configuration).
-    #[serde(with = "u64_str")]
-    pub dead_lettered: u64,
-    /// Offsets that hold no record: control, aborted, compacted.
-    #[serde(with = "u64_str")]
-    pub not_records: u64,
-}
-
-impl Ledger {
-    /// Offsets accounted for.
-    pub fn total(&self) -> u64 {
-        self.kept + self.superseded + self.dead_lettered + self.not_records
-    }
-
-    /// Adds another stretch.
-    pub fn add(&mut self, other: &Ledger) {
-        self.kept += other.kept;
-        self.superseded += other.superseded;
-        self.dead_lettered += other.dead_lettered;
-        self.not_records += other.not_records;
-    }
-}
-
-/// How far one partition of one source is committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checkpoint {
-    /// First offset of the incarnation.
-    #[serde(with = "u64_str")]
-    pub start: u64,
-    /// The next offset to consume.
-    #[serde(with = "u64_str")]
-    pub next: u64,
-    /// Log time of the last consumed record, ms; `i64::MIN` before the first.
-    pub log_time: i64,
-    /// The last consumed record.
-    pub last: Option<Fingerprint>,
-    /// What became of `[start, next)`.
-    pub ledger: Ledger,
-}
-
-/// One partition's stretch `[from, to)` inside an append.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Range {
-    /// Source id.
-    pub source: u32,
-    /// Partition.
-    pub partition: u32,
-    /// First offset.
-    #[serde(with = "u64_str")]
-    pub from: u64,
-    /// One past the last.
-    #[serde(with = "u64_str")]
-    pub to: u64,
-    /// Log time after the stretch.
-    pub log_time: i64,
-    /// Last record of the stretch; `None` when it held none.
-    pub last: Option<Fingerprint>,
-    /// What became of each offset.
-    pub ledger: Ledger,
-}
-
 /// A live segment and what hides some of its entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentState {
@@ -164,82 +97,6 @@ pub struct SegmentState {
     pub meta: SegmentMeta,
     /// Entries hidden by newer records.
     pub shadow: ShadowRefs,
-}
-
-/// The last garbage-collection mark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
-    /// Names minted before this are swept when nothing retained reaches them, ms.
-    #[serde(with = "u64_str")]
-    pub cutoff_ms: u64,
-    /// Versions below this are no longer readable unless pinned.
-    #[serde(with = "u64_str")]
-    pub retain_from: u64,
-}
-
-/// Entries that a replace left behind: shadowed ones and expired deletes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dropped {
-    /// How many.
-    #[serde(with = "u64_str")]
-    pub entries: u64,
-    /// Their multiset hash.
-    pub hash: EntryHash,
-}
-
-/// One commit's change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Delta {
-    /// A flush: log stretches become segments.
-    Append {
-        /// The stretches, at most one a partition.
-        ranges: Vec<Range>,
-        /// New segments.
-        adds: Vec<SegmentMeta>,
-        /// Entries hidden by this flush, in older segments or born hidden in its own.
-        shadows: Shadows,
-    },
-    /// A merge: segments become fewer segments.
-    Replace {
-        /// Segments that end.
-        inputs: Vec<Ulid>,
-        /// Segments that begin.
-        adds: Vec<SegmentMeta>,
-        /// Entries of the outputs that were shadowed while the merge ran.
-        shadows: Shadows,
-        /// What was left behind.
-        dropped: Dropped,
-    },
-    /// Garbage collection announces what it will delete.
-    Mark(Mark),
-    /// Keeps a version readable until unpinned.
-    Pin {
-        /// Name of the pin, unique.
-        name: String,
-        /// The version kept.
-        #[serde(with = "u64_str")]
-        version: u64,
-    },
-    /// Ends a pin.
-    Unpin {
-        /// Name of the pin.
-        name: String,
-        /// The version it kept.
-        #[serde(with = "u64_str")]
-        version: u64,
-    },
-    /// Adds a source; names the highest id before it.
-    Source {
-        /// Highest source id that the committer saw.
-        previous: Option<u32>,
-        /// Id of the new source.
-        id: u32,
-        /// The source.
-        source: Source,
-    },
-    /// The last commit of an incarnation.
-    Retire {},
 }
 
 /// The state of an incarnation at one version.
@@ -276,7 +133,10 @@ fn violation<T>(rule: &'static str, message: String) -> Result<T, Violation> {
 impl IncarnationState {
     /// Version 0 of an incarnation.
     pub fn new(id: Ulid, name: String, schema: Schema, sources: BTreeMap<u32, Source>) -> Self {
-        let checkpoints = sources.iter().map(|(id, source)| (*id, fresh_checkpoints(source))).collect();
+        let checkpoints = sources
+            .iter()
+            .map(|(id, source)| (*id, fresh_checkpoints(source)))
+            .collect();
         Self {
             id,
             name,
@@ -299,9 +159,17 @@ impl IncarnationState {
     /// A position as a value that orders newest last: rank, epoch, log time,
     /// partition, offset.
     pub fn order(&self, position: &Position) -> (u32, u32, i64, u32, u64) {
-        let (rank, epoch) =
-            self.sources.get(&position.source).map_or((0, 0), |source| (source.rank, source.epoch));
-        (rank, epoch, position.log_time, position.partition, position.offset)
+        let (rank, epoch) = self
+            .sources
+            .get(&position.source)
+            .map_or((0, 0), |source| (source.rank, source.epoch));
+        (
+            rank,
+            epoch,
+            position.log_time,
+            position.partition,
+            position.offset,
+        )
     }
 
     /// Sum of the ledgers of all partitions.
@@ -315,41 +183,68 @@ impl IncarnationState {
 
     /// Entries (rows and deletes, shadowed ones included) in live segments.
     pub fn entries(&self) -> u64 {
-        self.segments.values().map(|s| u64::from(s.meta.rows) + u64::from(s.meta.deletes)).sum()
+        self.segments
+            .values()
+            .map(|s| u64::from(s.meta.rows) + u64::from(s.meta.deletes))
+            .sum()
     }
 
     /// Distinct shadow objects referenced by live segments.
     pub fn shadow_objects(&self) -> std::collections::BTreeSet<Ulid> {
-        self.segments.values().flat_map(|s| s.shadow.objects.iter().copied()).collect()
+        self.segments
+            .values()
+            .flat_map(|s| s.shadow.objects.iter().copied())
+            .collect()
     }
 
     fn apply_ranges(&mut self, ranges: &[Range]) -> Result<u64, Violation> {
         let mut kept = 0;
         for range in ranges {
-            let Range { source, partition, from, to, .. } = *range;
-            let Some(checkpoint) =
-                self.checkpoints.get_mut(&source).and_then(|partitions| partitions.get_mut(&partition))
+            let Range {
+                source,
+                partition,
+                from,
+                to,
+                ..
+            } = *range;
+            let Some(checkpoint) = self
+                .checkpoints
+                .get_mut(&source)
+                .and_then(|partitions| partitions.get_mut(&partition))
             else {
-                return violation("append-contiguous", format!("source {source} has no partition {partition}"));
+                return violation(
+                    "append-contiguous",
+                    format!("source {source} has no partition {partition}"),
+                );
             };
             if checkpoint.next != from || to < from {
                 let stored = checkpoint.next;
                 return violation(
                     "append-contiguous",
-                    format!("source {source} partition {partition}: range [{from}, {to}) where next is {stored}"),
+                    format!(
+                        "source {source} partition {partition}: range [{from}, {to}) where next is {stored}"
+                    ),
                 );
             }
             if range.log_time < checkpoint.log_time {
                 let stored = checkpoint.log_time;
                 return violation(
                     "checkpoint-monotone",
-                    format!("partition {partition}: log time {} after {stored}", range.log_time),
+                    format!(
+                        "partition {partition}: log time {} after {stored}",
+                        range.log_time
+                    ),
                 );
             }
             if range.ledger.total() != to - from {
                 return violation(
                     "ledger-adds-up",
-                    format!("partition {partition}: {:?} sums to {}, offsets {}", range.ledger, range.ledger.total(), to - from),
+                    format!(
+                        "partition {partition}: {:?} sums to {}, offsets {}",
+                        range.ledger,
+                        range.ledger.total(),
+                        to - from
+                    ),
                 );
             }
             kept += range.ledger.kept;
@@ -367,12 +262,22 @@ impl IncarnationState {
             if meta.id.timestamp_ms() < cutoff {
                 return violation(
                     "segment-new",
-                    format!("segment {} was minted at {} before the mark's cutoff {cutoff}", meta.id, meta.id.timestamp_ms()),
+                    format!(
+                        "segment {} was minted at {} before the mark's cutoff {cutoff}",
+                        meta.id,
+                        meta.id.timestamp_ms()
+                    ),
                 );
             }
-            let added = SegmentState { meta: meta.clone(), shadow: ShadowRefs::default() };
+            let added = SegmentState {
+                meta: meta.clone(),
+                shadow: ShadowRefs::default(),
+            };
             if self.segments.insert(meta.id, added).is_some() {
-                return violation("segment-new", format!("segment {} is live already", meta.id));
+                return violation(
+                    "segment-new",
+                    format!("segment {} is live already", meta.id),
+                );
             }
         }
         Ok(())
@@ -381,98 +286,213 @@ impl IncarnationState {
     fn apply_shadows(&mut self, version: u64, shadows: &Shadows) -> Result<(), Violation> {
         for id in shadows.touched() {
             let Some(segment) = self.segments.get_mut(&id) else {
-                return violation("segment-live", format!("shadow on segment {id}, which is not live"));
+                return violation(
+                    "segment-live",
+                    format!("shadow on segment {id}, which is not live"),
+                );
             };
             let entries = segment.meta.rows + segment.meta.deletes;
-            if let Some(max) = shadows.inline.get(&id).and_then(|bits| bits.0.max()).filter(|max| *max >= entries) {
-                return violation("segment-live", format!("shadow bit {max} on segment {id} of {entries} entries"));
+            if let Some(max) = shadows
+                .inline
+                .get(&id)
+                .and_then(|bits| bits.0.max())
+                .filter(|max| *max >= entries)
+            {
+                return violation(
+                    "segment-live",
+                    format!("shadow bit {max} on segment {id} of {entries} entries"),
+                );
             }
             segment.shadow.absorb(version, &id, shadows);
         }
         Ok(())
     }
 
-    fn replace(&mut self, inputs: &[Ulid], adds: &[SegmentMeta], dropped: &Dropped) -> Result<(), Violation> {
+    fn replace(
+        &mut self,
+        inputs: &[Ulid],
+        adds: &[SegmentMeta],
+        dropped: &Dropped,
+    ) -> Result<(), Violation> {
         let (mut entries, mut hash) = (0u64, EntryHash::default());
         for id in inputs {
             let Some(segment) = self.segments.remove(id) else {
                 return violation("segment-live", format!("replaced segment {id} is not live"));
             };
             entries += u64::from(segment.meta.rows) + u64::from(segment.meta.deletes);
-            hash = hash + segment.meta.hash;
+            hash += segment.meta.hash;
         }
-        let out: u64 = adds.iter().map(|m| u64::from(m.rows) + u64::from(m.deletes)).sum();
+        let out: u64 = adds
+            .iter()
+            .map(|m| u64::from(m.rows) + u64::from(m.deletes))
+            .sum();
         let out_hash = adds.iter().fold(dropped.hash, |sum, m| sum + m.hash);
         if entries != out + dropped.entries || hash != out_hash {
             return violation(
                 "replace-conserves",
-                format!("{entries} entries in, {out} out, {} dropped; hashes equal: {}", dropped.entries, hash == out_hash),
+                format!(
+                    "{entries} entries in, {out} out, {} dropped; hashes equal: {}",
+                    dropped.entries,
+                    hash == out_hash
+                ),
             );
         }
         self.dropped_entries += dropped.entries;
         self.add_segments(adds)
     }
 
+    fn accept_loss(
+        &mut self,
+        source: u32,
+        partition: u32,
+        from: u64,
+        to: u64,
+    ) -> Result<(), Violation> {
+        let range = Range {
+            source,
+            partition,
+            from,
+            to,
+            log_time: self
+                .checkpoint(source, partition)
+                .map_or(i64::MIN, |stored| stored.log_time),
+            last: None,
+            ledger: Ledger {
+                lost: to.saturating_sub(from),
+                ..Ledger::default()
+            },
+        };
+        self.apply_ranges(&[range]).map(drop)
+    }
+
+    fn add_partition(&mut self, source: u32, partition: u32, start: u64) -> Result<(), Violation> {
+        let known = self
+            .sources
+            .get_mut(&source)
+            .zip(self.checkpoints.get_mut(&source));
+        let Some((source, checkpoints)) =
+            known.filter(|(_, known)| !known.contains_key(&partition))
+        else {
+            return violation(
+                "partition-new",
+                format!("partition {partition} of source {source} is known, or the source is not"),
+            );
+        };
+        source.starts.insert(partition, start);
+        checkpoints.insert(partition, Checkpoint::fresh(start));
+        Ok(())
+    }
+
     fn applied(&self, version: u64, delta: &Delta) -> Result<Self, Violation> {
         if self.retired {
-            return violation("fenced-retired", format!("incarnation {} is retired", self.id));
+            return violation(
+                "fenced-retired",
+                format!("incarnation {} is retired", self.id),
+            );
         }
         let mut next = self.clone();
         match delta {
-            Delta::Append { ranges, adds, shadows } => {
+            Delta::Append {
+                ranges,
+                adds,
+                shadows,
+            } => {
                 let kept = next.apply_ranges(ranges)?;
-                let written: u64 = adds.iter().map(|m| u64::from(m.rows) + u64::from(m.deletes)).sum();
+                let written: u64 = adds
+                    .iter()
+                    .map(|m| u64::from(m.rows) + u64::from(m.deletes))
+                    .sum();
                 if kept != written {
-                    return violation("ledger-adds-up", format!("{kept} kept but {written} entries written"));
+                    return violation(
+                        "ledger-adds-up",
+                        format!("{kept} kept but {written} entries written"),
+                    );
                 }
                 next.add_segments(adds)?;
                 next.apply_shadows(version, shadows)?;
             }
-            Delta::Replace { inputs, adds, shadows, dropped } => {
+            Delta::Replace {
+                inputs,
+                adds,
+                shadows,
+                dropped,
+            } => {
                 next.replace(inputs, adds, dropped)?;
                 next.apply_shadows(version, shadows)?;
             }
             Delta::Mark(mark) => {
-                if mark.retain_from < self.retain_from() || mark.cutoff_ms < self.cutoff_ms() || mark.retain_from > version {
-                    return violation("mark-monotone", format!("mark {mark:?} after {:?} at version {version}", self.mark));
+                if mark.retain_from < self.retain_from()
+                    || mark.cutoff_ms < self.cutoff_ms()
+                    || mark.retain_from > version
+                {
+                    return violation(
+                        "mark-monotone",
+                        format!("mark {mark:?} after {:?} at version {version}", self.mark),
+                    );
                 }
                 next.mark = Some(*mark);
             }
-            Delta::Pin { name, version: pinned } => {
-                if *pinned >= version || (*pinned < self.retain_from() && !self.pins.values().any(|v| v == pinned)) {
-                    return violation("pin-readable", format!("version {pinned} is not readable at {version}"));
+            Delta::Pin {
+                name,
+                version: pinned,
+            } => {
+                if *pinned >= version
+                    || (*pinned < self.retain_from() && !self.pins.values().any(|v| v == pinned))
+                {
+                    return violation(
+                        "pin-readable",
+                        format!("version {pinned} is not readable at {version}"),
+                    );
                 }
                 if let Some(before) = next.pins.insert(name.clone(), *pinned) {
-                    return violation("pin-new", format!("pin {name:?} already keeps version {before}"));
+                    return violation(
+                        "pin-new",
+                        format!("pin {name:?} already keeps version {before}"),
+                    );
                 }
             }
-            Delta::Unpin { name, version: pinned } => {
+            Delta::Unpin {
+                name,
+                version: pinned,
+            } => {
                 if next.pins.remove(name) != Some(*pinned) {
                     return violation("pin-live", format!("no pin {name:?} on version {pinned}"));
                 }
             }
-            Delta::Source { previous, id, source } => {
-                if self.sources.keys().last().copied() != *previous || previous.is_some_and(|p| *id <= p) {
-                    return violation("source-new", format!("source {id} after {previous:?}: {:?}", self.sources.keys().last()));
+            Delta::Source {
+                previous,
+                id,
+                source,
+            } => {
+                if self.sources.keys().last().copied() != *previous
+                    || previous.is_some_and(|p| *id <= p)
+                {
+                    return violation(
+                        "source-new",
+                        format!(
+                            "source {id} after {previous:?}: {:?}",
+                            self.sources.keys().last()
+                        ),
+                    );
                 }
                 next.sources.insert(*id, source.clone());
                 next.checkpoints.insert(*id, fresh_checkpoints(source));
             }
+            Delta::Accept {
+                source,
+                partition,
+                from,
+                to,
+            } => next.accept_loss(*source, *partition, *from, *to)?,
+            Delta::Partition {
+                source,
+                partition,
+                start,
+            } => next.add_partition(*source, *partition, *start)?,
             Delta::Retire {} => next.retired = true,
         }
         Ok(next)
     }
-}
-
-fn fresh_checkpoints(source: &Source) -> BTreeMap<u32, Checkpoint> {
-    let fresh = |start: &u64| Checkpoint {
-        start: *start,
-        next: *start,
-        log_time: i64::MIN,
-        last: None,
-        ledger: Ledger::default(),
-    };
-    source.starts.iter().map(|(partition, start)| (*partition, fresh(start))).collect()
 }
 
 #[async_trait::async_trait]

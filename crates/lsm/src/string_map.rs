@@ -22,8 +22,14 @@ enum Number {
 ///
 /// # Errors
 /// The serializer's.
-pub fn serialize<K: Display, S: Serializer>(map: &BTreeMap<K, u64>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(map.iter().map(|(key, value)| (key.to_string(), value.to_string())))
+pub fn serialize<K: Display, S: Serializer>(
+    map: &BTreeMap<K, u64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(
+        map.iter()
+            .map(|(key, value)| (key.to_string(), value.to_string())),
+    )
 }
 
 /// Reads strings or numbers.
@@ -37,12 +43,14 @@ where
 {
     let map = BTreeMap::<String, Number>::deserialize(deserializer)?;
     let parsed = map.into_iter().map(|(text, number)| {
-        let key = text.parse().map_err(|_| D::Error::custom(format!("{text:?} is not a key of this map")))?;
+        let key = text
+            .parse()
+            .map_err(|_| D::Error::custom(format!("{text:?} is not a key of this map")))?;
         let value = match number {
             Number::Plain(value) => value,
-            Number::Text(digits) => {
-                digits.parse().map_err(|_| D::Error::custom(format!("{text}: {digits:?} is not a u64")))?
-            }
+            Number::Text(digits) => digits
+                .parse()
+                .map_err(|_| D::Error::custom(format!("{text}: {digits:?} is not a u64")))?,
         };
         Ok((key, value))
     });

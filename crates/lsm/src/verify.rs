@@ -123,14 +123,21 @@ impl Verification {
     /// Store and format errors.
     pub async fn begin(incarnation: &Incarnation) -> Result<Self> {
         let snapshot = incarnation.follow().await?;
-        Ok(Self { snapshot, keys: HashMap::new(), counts: BTreeMap::new() })
+        Ok(Self {
+            snapshot,
+            keys: HashMap::new(),
+            counts: BTreeMap::new(),
+        })
     }
 
     /// The stretches to read: (source, partition, checkpoint).
     pub fn stretches(&self) -> Vec<(u32, u32, Checkpoint)> {
         let state = self.snapshot.state();
         let flat = |(source, partitions): (&u32, &BTreeMap<u32, Checkpoint>)| {
-            partitions.iter().map(|(partition, c)| (*source, *partition, *c)).collect::<Vec<_>>()
+            partitions
+                .iter()
+                .map(|(partition, c)| (*source, *partition, *c))
+                .collect::<Vec<_>>()
         };
         state.checkpoints.iter().flat_map(flat).collect()
     }
@@ -139,37 +146,64 @@ impl Verification {
     ///
     /// # Errors
     /// `INVALID` for a batch of an unknown partition, or one that leaves a gap.
-    pub fn add(&mut self, source: u32, partition: u32, from: u64, to: u64, table: &[u8], buffers: &[&[u8]]) -> Result<()> {
+    pub fn add(
+        &mut self,
+        source: u32,
+        partition: u32,
+        from: u64,
+        to: u64,
+        table: &[u8],
+        buffers: &[&[u8]],
+    ) -> Result<()> {
         let snapshot = self.snapshot.clone();
         let state = snapshot.state();
-        let stored = state
-            .checkpoint(source, partition)
-            .ok_or_else(|| Error::Invalid(format!("source {source} has no partition {partition}")))?;
-        let count = self.counts.entry((source, partition)).or_insert_with(|| Recount {
-            next: from,
-            from_start: from <= stored.start,
-            ..Recount::default()
-        });
+        let stored = state.checkpoint(source, partition).ok_or_else(|| {
+            Error::Invalid(format!("source {source} has no partition {partition}"))
+        })?;
+        let count = self
+            .counts
+            .entry((source, partition))
+            .or_insert_with(|| Recount {
+                next: from,
+                from_start: from <= stored.start,
+                ..Recount::default()
+            });
         if from > count.next {
-            return Err(Error::Invalid(format!("partition {partition}: recount at {}, batch begins at {from}", count.next)));
+            return Err(Error::Invalid(format!(
+                "partition {partition}: recount at {}, batch begins at {from}",
+                count.next
+            )));
         }
-        let format = Format::parse(&state.schema.format)
-            .ok_or_else(|| Error::Invalid(format!("format {:?} is not known", state.schema.format)))?;
+        let format = Format::parse(&state.schema.format).ok_or_else(|| {
+            Error::Invalid(format!("format {:?} is not known", state.schema.format))
+        })?;
         let mut floats = Vec::new();
-        for (offset, timestamp, raw) in record::entries(table, buffers).map_err(|e| Error::Invalid(e.to_string()))? {
+        for (offset, timestamp, raw) in
+            record::entries(table, buffers).map_err(|e| Error::Invalid(e.to_string()))?
+        {
             let offset = offset as u64;
             if offset < count.next || offset < stored.start || offset >= stored.next {
                 continue;
             }
-            let log_time = count.log_time.map_or(timestamp, |before| before.max(timestamp));
+            let log_time = count
+                .log_time
+                .map_or(timestamp, |before| before.max(timestamp));
             count.log_time = Some(log_time);
             floats.clear();
-            let Ok(record) = crate::append::judge(&raw, format, state.schema.dim, &mut floats) else {
+            let Ok(record) = crate::append::judge(&raw, format, state.schema.dim, &mut floats)
+            else {
                 count.bad += 1;
                 continue;
             };
-            let position = Position { source, log_time, partition, offset };
-            match judge(&mut self.keys, record.id, record.op, position, |a, b| state.order(a) > state.order(b)) {
+            let position = Position {
+                source,
+                log_time,
+                partition,
+                offset,
+            };
+            match judge(&mut self.keys, record.id, record.op, position, |a, b| {
+                state.order(a) > state.order(b)
+            }) {
                 true => count.accepted += 1,
                 false => count.bad += 1,
             }
@@ -183,7 +217,12 @@ impl Verification {
         let state = self.snapshot.state();
         let mut problems = Problems::default();
         let mut partitions = Vec::new();
-        let slack = self.keys.values().filter(|key| key.is_timing_dependent()).map(|key| key.patches).sum();
+        let slack = self
+            .keys
+            .values()
+            .filter(|key| key.is_timing_dependent())
+            .map(|key| key.patches)
+            .sum();
         for (source, partition, stored) in self.stretches() {
             let line = self.partition_report(source, partition, &stored, slack, &mut problems);
             partitions.push(line);
@@ -192,12 +231,26 @@ impl Verification {
         let (ledger, entries) = (state.ledger(), state.entries());
         if ledger.kept != entries + state.dropped_entries {
             let dropped = state.dropped_entries;
-            problems.add("ledger", format!("kept {} − dropped {dropped} is not the {entries} entries in segments", ledger.kept));
+            problems.add(
+                "ledger",
+                format!(
+                    "kept {} − dropped {dropped} is not the {entries} entries in segments",
+                    ledger.kept
+                ),
+            );
         }
-        let (missing, timing_dependent) = if recounted { self.missing(&mut problems) } else { (0, 0) };
+        let (missing, timing_dependent) = if recounted {
+            self.missing(&mut problems)
+        } else {
+            (0, 0)
+        };
         let live = self.live_entries();
         let keys = self.keys.len() as u64;
-        let duplicated = if recounted { live.saturating_sub(keys) } else { 0 };
+        let duplicated = if recounted {
+            live.saturating_sub(keys)
+        } else {
+            0
+        };
         if duplicated > 0 {
             problems.add("duplicated", format!("{live} live entries for {keys} keys"));
         }
@@ -220,7 +273,11 @@ impl Verification {
     }
 
     fn live_entries(&self) -> u64 {
-        self.snapshot.segments.values().map(|v| u64::from(v.reader.entries()) - v.shadow.len()).sum()
+        self.snapshot
+            .segments
+            .values()
+            .map(|v| u64::from(v.reader.entries()) - v.shadow.len())
+            .sum()
     }
 
     fn partition_report(
@@ -235,21 +292,46 @@ impl Verification {
         let name = format!("source {source} partition {partition}");
         if ledger.total() != stored.next - stored.start {
             let offsets = stored.next - stored.start;
-            problems.add("ledger", format!("{name}: the ledger sums to {}, offsets {offsets}", ledger.total()));
+            problems.add(
+                "ledger",
+                format!(
+                    "{name}: the ledger sums to {}, offsets {offsets}",
+                    ledger.total()
+                ),
+            );
         }
-        let empty = Recount { next: stored.start, from_start: stored.next == stored.start, ..Recount::default() };
+        let empty = Recount {
+            next: stored.start,
+            from_start: stored.next == stored.start,
+            ..Recount::default()
+        };
         let count = self.counts.get(&(source, partition)).unwrap_or(&empty);
         let recounted = count.from_start && count.next >= stored.next;
         let (taken, refused) = (ledger.kept + ledger.superseded, ledger.dead_lettered);
         // A patch that timing judged otherwise moves from one column to the other.
-        let same = count.accepted + count.bad == taken + refused && count.accepted.abs_diff(taken) <= slack;
+        let same = count.accepted + count.bad == taken + refused
+            && count.accepted.abs_diff(taken) <= slack;
         if recounted && !same {
             let (accepted, bad) = (count.accepted, count.bad);
-            problems.add("ledger", format!("{name}: recounted {accepted} accepted and {bad} refused, stored {ledger:?}"));
+            problems.add(
+                "ledger",
+                format!(
+                    "{name}: recounted {accepted} accepted and {bad} refused, stored {ledger:?}"
+                ),
+            );
         }
         let Checkpoint { start, next, .. } = *stored;
         let (accepted, refused) = (count.accepted, count.bad);
-        PartitionReport { source, partition, start, next, ledger, accepted, refused, recounted }
+        PartitionReport {
+            source,
+            partition,
+            start,
+            next,
+            ledger,
+            accepted,
+            refused,
+            recounted,
+        }
     }
 
     fn missing(&self, problems: &mut Problems) -> (u64, u64) {
@@ -258,7 +340,8 @@ impl Verification {
             let found = self.snapshot.locate(key_hash(id), id);
             let same = |l: &crate::snapshot::Location| {
                 let (a, b) = (&l.position, &newest.position);
-                (a.source, a.partition, a.offset, l.deleted) == (b.source, b.partition, b.offset, newest.deleted)
+                (a.source, a.partition, a.offset, l.deleted)
+                    == (b.source, b.partition, b.offset, newest.deleted)
             };
             if found.as_ref().is_some_and(same) {
                 continue;
@@ -268,9 +351,17 @@ impl Verification {
                 continue;
             }
             missing += 1;
-            let Position { partition, offset, .. } = newest.position;
+            let Position {
+                partition, offset, ..
+            } = newest.position;
             let at = found.map(|l| (l.position.partition, l.position.offset, l.deleted));
-            problems.add("missing", format!("key {id:?}: newest at {partition}:{offset}, deleted {}; lake has {at:?}", newest.deleted));
+            problems.add(
+                "missing",
+                format!(
+                    "key {id:?}: newest at {partition}:{offset}, deleted {}; lake has {at:?}",
+                    newest.deleted
+                ),
+            );
         }
         (missing, timing_dependent)
     }
@@ -290,11 +381,19 @@ fn judge(
         if op.is_patch() {
             return false;
         }
-        keys.insert(id.to_owned(), Newest { position, deleted, crossed: false, patches: 0 });
+        keys.insert(
+            id.to_owned(),
+            Newest {
+                position,
+                deleted,
+                crossed: false,
+                patches: 0,
+            },
+        );
         return true;
     };
-    let same_partition =
-        (before.position.source, before.position.partition) == (position.source, position.partition);
+    let same_partition = (before.position.source, before.position.partition)
+        == (position.source, position.partition);
     before.crossed |= !same_partition;
     if op.is_patch() {
         before.patches += 1;
@@ -303,7 +402,11 @@ fn judge(
         }
     }
     if newer(&position, &before.position) {
-        *before = Newest { position, deleted, ..*before };
+        *before = Newest {
+            position,
+            deleted,
+            ..*before
+        };
     }
     true
 }

@@ -171,7 +171,10 @@ impl Access<'_> {
             ));
         };
         let reached = newest.as_ref().map_or(known.version, |slot| slot.version);
-        if head.version > reached || head.retain_from > first {
+        // No look at `retain_from` is needed: it is at most HEAD's version, so at most
+        // `reached`. That slot was thus not swept when it was read, is no ghost, and the
+        // chain of parents ties all below it.
+        if head.version > reached {
             return self.load().await.map(Some);
         }
         let Some(newest) = newest else {
@@ -412,4 +415,35 @@ impl Access<'_> {
 fn parse<T: DeserializeOwned>(key: &str, json: &[u8]) -> Result<T, ManifestError> {
     serde_json::from_slice(json)
         .map_err(|e| ManifestError::corrupt(key, format!("not what this format says: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn should_never_let_a_field_of_head_decrease(now in any::<[u64; 3]>(), to in any::<[u64; 3]>()) {
+            let (old, new) = (Ulid::from(1u128), Ulid::from(2u128));
+            let [version, retain_from, cutoff_ms] = now;
+            let now = HeadBody { format: FORMAT, version, id: old, retain_from, cutoff_ms };
+            let [version, retain_from, cutoff_ms] = to;
+            let to = HeadMove { version, id: new, retain_from, cutoff_ms };
+            let fields = |head: &HeadBody| [head.version, head.retain_from, head.cutoff_ms];
+            let wanted = [
+                now.version.max(to.version),
+                now.retain_from.max(to.retain_from),
+                now.cutoff_ms.max(to.cutoff_ms),
+            ];
+            match to.over(&now) {
+                Some(moved) => {
+                    prop_assert_eq!(fields(&moved), wanted);
+                    prop_assert_eq!(moved.id, if to.version > now.version { new } else { old });
+                }
+                None => prop_assert_eq!(fields(&now), wanted),
+            }
+        }
+    }
 }

@@ -172,3 +172,19 @@ async fn should_refuse_a_format_of_the_future() {
         matches!(outcome, Err(ManifestError::Corrupt { message, .. }) if message.contains("format 2"))
     );
 }
+
+#[tokio::test]
+async fn should_refuse_a_head_that_names_another_commit_of_its_version() {
+    let (_here, store, toy, _) = subject().await;
+    let path = store.local_path("HEAD").unwrap();
+    let json = unframe(&fs::read(&path).unwrap().into()).unwrap();
+    let json = String::from_utf8(json.to_vec()).unwrap();
+    let parent = toy.head().parent.unwrap().to_string();
+    let other = json.replace(&toy.head().id.to_string(), &parent);
+    assert_ne!(other, json);
+    restore(&path, &vexlake_manifest::frame(other.as_bytes()));
+    let outcome = Toy::open(store.clone(), clock()).await.map(drop);
+    assert!(
+        matches!(outcome, Err(ManifestError::Corrupt { message, .. }) if message.contains("HEAD says"))
+    );
+}

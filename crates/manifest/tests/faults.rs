@@ -154,6 +154,20 @@ async fn should_say_that_a_commit_is_in_doubt_where_nothing_can_settle_it() {
 }
 
 #[tokio::test]
+async fn should_not_acknowledge_a_slot_that_a_disk_could_not_sync() {
+    let here = directory();
+    let plain = quick(&here).scoped("m");
+    create(&plain).await;
+    let faults = Faults::scripted([Rule::nth(Op::Create, "commits/", 1, Fault::Unsynced)]);
+    let toy = open(&plain.clone().with_faults(faults)).await;
+    // The slot can be read and holds our id; a power cut may still undo it.
+    let outcome = toy.commit(&toy.head(), add(1), &author("a")).await;
+    assert!(matches!(outcome, Err(ManifestError::Store(e)) if e.doubt));
+    toy.refresh().await.unwrap();
+    assert_eq!(add_surely(&toy, 1).await, Added::Found);
+}
+
+#[tokio::test]
 async fn should_not_fail_a_commit_because_head_cannot_be_moved() {
     let here = directory();
     let plain = quick(&here).scoped("m");

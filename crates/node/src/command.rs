@@ -4,7 +4,7 @@ use napi::bindgen_prelude::{Either, Uint8Array};
 use serde::Deserialize;
 use serde_json::json;
 use ulid::Ulid;
-use vexlake_lsm::{Mapping, NewSource, Schema};
+use vexlake_lsm::{Mapping, MergeOptions, NewSource, Policy, Schema};
 
 use crate::Lake;
 use crate::error::{Result, json, parse};
@@ -21,6 +21,26 @@ pub enum Command {
     Rollback { db: u32, name: String },
     Pin { incarnation: String, name: String, version: u64 },
     Unpin { incarnation: String, name: String, version: u64 },
+    /// Accepts that the log lost a stretch before we read it.
+    SourceAccept {
+        incarnation: String,
+        source: u32,
+        partition: u32,
+        #[serde(with = "vexlake_manifest::u64_str")]
+        from: u64,
+        #[serde(with = "vexlake_manifest::u64_str")]
+        to: u64,
+    },
+    /// Adds a partition that the topic got.
+    PartitionAdd {
+        incarnation: String,
+        source: u32,
+        partition: u32,
+        #[serde(with = "vexlake_manifest::u64_str")]
+        start: u64,
+    },
+    /// Goes on with another log or topic, as the next epoch.
+    SourceOpen { incarnation: String, source: NewSource },
     /// Closes the active memtable, so that the next flush takes it.
     Seal {
         incarnation: String,
@@ -45,6 +65,8 @@ pub enum Describe {
     Segments { incarnation: String },
     /// Newest commits, as Arrow IPC.
     Commits { incarnation: String, limit: usize },
+    /// The version that was newest at a time, ms.
+    VersionAt { incarnation: String, ms: u64 },
     /// Live files and the DuckDB query over them.
     Files { incarnation: String },
 }
@@ -85,6 +107,17 @@ impl Lake {
             Command::Unpin { incarnation, name, version } => {
                 json!({"version": self.incarnation(&incarnation).await?.unpin(&name, version).await?})
             }
+            Command::SourceAccept { incarnation, source, partition, from, to } => {
+                let incarnation = self.incarnation(&incarnation).await?;
+                json!({"version": incarnation.accept_loss(source, partition, from, to).await?})
+            }
+            Command::PartitionAdd { incarnation, source, partition, start } => {
+                let incarnation = self.incarnation(&incarnation).await?;
+                json!({"version": incarnation.add_partition(source, partition, start).await?})
+            }
+            Command::SourceOpen { incarnation, source } => {
+                json!({"version": self.incarnation(&incarnation).await?.open_source(source).await?})
+            }
             Command::Seal { incarnation, bytes_min } => {
                 self.incarnation(&incarnation).await?.feed.seal(bytes_min);
                 json!({})
@@ -111,6 +144,10 @@ impl Lake {
             Describe::Commits { incarnation, limit } => {
                 Either::B(self.incarnation(&incarnation).await?.commits_arrow(limit).await?.into())
             }
+            Describe::VersionAt { incarnation, ms } => {
+                let version = self.incarnation(&incarnation).await?.version_at(ms).await?;
+                Either::A(json!({"version": version}).to_string())
+            }
             Describe::Files { incarnation } => {
                 let url = |key: &str| self.lake.url_of(key);
                 Either::A(self.incarnation(&incarnation).await?.files(&url).to_string())
@@ -118,11 +155,13 @@ impl Lake {
         })
     }
 
-    pub(crate) async fn plan_merges(&self, incarnation: &str, policy: Option<&str>) -> Result<String> {
-        let policy = match policy {
-            Some(text) => parse("policy", text)?,
-            None => vexlake_lsm::Policy::default(),
+    /// `options` are those of the merges to come: a plan must fit their memory.
+    pub(crate) async fn plan_merges(&self, incarnation: &str, options: Option<&str>) -> Result<String> {
+        let options: MergeOptions = match options {
+            Some(text) => parse("options", text)?,
+            None => MergeOptions::default(),
         };
+        let policy = Policy::within(options.memory_bytes_max);
         let incarnation = self.incarnation(incarnation).await?;
         incarnation.follow().await?;
         json(&incarnation.plan(&policy))

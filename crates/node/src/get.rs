@@ -27,6 +27,8 @@ pub struct GetReply {
     pub ends: Uint32Array,
     /// 1 where the key has a live record; with `attrs`, 2 where it has attributes.
     pub present: Uint8Array,
+    /// 1 where the key has a newest entry, live or a delete: its partition and offset follow.
+    pub placed: Uint8Array,
     /// Partition of each record.
     pub partitions: Uint32Array,
     /// Offset of each record.
@@ -55,6 +57,7 @@ impl Lake {
         let vector = !attrs && request.want != "exists";
         let records = incarnation.get(&ids, scope, Want { vector, attrs }).await?;
         let (mut bytes, mut ends, mut present) = (Vec::new(), Vec::new(), Vec::new());
+        let mut placed = Vec::new();
         let (mut partitions, mut offsets) = (Vec::new(), Vec::new());
         for record in &records {
             if let Some(vector) = record.as_ref().and_then(|r| r.vector.as_deref()) {
@@ -63,7 +66,9 @@ impl Lake {
             let text = record.as_ref().and_then(|r| r.attrs.as_deref());
             bytes.extend_from_slice(text.unwrap_or_default().as_bytes());
             ends.push(bytes.len() as u32);
-            present.push(u8::from(record.is_some()) + u8::from(text.is_some()));
+            let live = record.as_ref().is_some_and(|r| !r.deleted);
+            present.push(u8::from(live) + u8::from(text.is_some()));
+            placed.push(u8::from(record.is_some()));
             partitions.push(record.as_ref().map_or(0, |r| r.partition));
             offsets.push(BigInt::from(record.as_ref().map_or(0, |r| r.offset)));
         }
@@ -71,6 +76,7 @@ impl Lake {
             bytes: bytes.into(),
             ends: ends.into(),
             present: present.into(),
+            placed: placed.into(),
             partitions: partitions.into(),
             offsets,
         })

@@ -88,8 +88,8 @@ impl Lake {
     }
 
     #[napi]
-    pub async fn plan(&self, incarnation: String, policy: Option<String>) -> napi::Result<String> {
-        Ok(self.plan_merges(&incarnation, policy.as_deref()).await?)
+    pub async fn plan(&self, incarnation: String, options: Option<String>) -> napi::Result<String> {
+        Ok(self.plan_merges(&incarnation, options.as_deref()).await?)
     }
 
     #[napi]

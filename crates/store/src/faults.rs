@@ -61,6 +61,8 @@ pub enum Fault {
     TakenAfter,
     /// The store says no, for good.
     Refuse,
+    /// A conditional write is applied and refused in doubt: a disk that failed to sync.
+    Unsynced,
     /// Bodies lose this many bytes at their end.
     Truncate(usize),
     /// Ranges are answered from one byte before: right length, wrong bytes.
@@ -223,6 +225,9 @@ impl Faulty {
         let outcome = match &fault {
             Some(Fault::FailBefore) => failed("before"),
             Some(Fault::Refuse) => Err(StoreError::refused(key, "injected refusal")),
+            Some(Fault::Unsynced) => call.await.and_then(|_| {
+                Err(StoreError::refused(key, "injected failure to sync").with_doubt(true))
+            }),
             Some(Fault::TakenBefore) => taken.map_or_else(|| failed("before"), Ok),
             Some(Fault::FailAfter) => call.await.and_then(|_| failed("after")),
             Some(Fault::TakenAfter) => {

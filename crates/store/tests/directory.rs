@@ -146,3 +146,20 @@ async fn should_open_paths_and_file_urls_alike() {
     );
     assert!(serde_json::from_str::<StoreConfig>(r#"{"url":"x","path_style":true}"#).is_err());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn should_let_one_of_a_create_and_a_first_swap_win() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::directory(directory.path()).unwrap();
+    for round in 0..100 {
+        let key = format!("HEAD-{round}");
+        let create = store.create(&key, "created".into());
+        let swap = store.swap(&key, None, "swapped".into());
+        let (created, swapped) = futures::future::join(create, swap).await;
+        let created = created.unwrap() == Created::Created;
+        let swapped = matches!(swapped.unwrap(), Swapped::Swapped(_));
+        assert!(created != swapped, "round {round}: {created} {swapped}");
+        let winner = if created { "created" } else { "swapped" };
+        assert_eq!(store.get(&key).await.unwrap(), winner);
+    }
+}

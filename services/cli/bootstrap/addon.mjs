@@ -3,7 +3,7 @@
  *
  * 1. Digest of everything that goes in (crates, schemas, lockfile, toolchain, profile): when the
  *    stamp of the last build says the same and the files are there, nothing is done.
- * 2. `cargo metadata` tells how many packages the build has; cargo's JSON messages tell which are
+ * 2. `cargo tree` tells how many packages the build has; cargo's JSON messages tell which are
  *    finished: "crates 120/212, about 2 min 10 s left".
  * 3. The cdylib is copied beside @vexlake/core under a name with platform and profile, by rename,
  *    because a running process may have the old file mapped.
@@ -23,9 +23,9 @@ import { estimateSeconds, formatSeconds } from "./progress.mjs";
 
 /** Clean builds, CPU seconds: the prior of the estimate until a tenth is done. */
 const BUILD_CPU_SECONDS = { fast: 458, dev: 300 };
-/** `cargo metadata` of this workspace prints about 2 MB. */
-const METADATA_CHARS_MAX = 64 * 1024 * 1024;
-const PACKAGES = ["vexlake-node", "vexlake-embed"];
+/** `cargo tree` prints a line per edge: some thousand lines of 60 characters. */
+const TREE_CHARS_MAX = 16 * 1024 * 1024;
+const PACKAGE_ARGS = ["-p", "vexlake-node", "-p", "vexlake-embed"];
 
 /** Where the addon of a profile lies: @vexlake/core loads `fast`'s unless VEXLAKE_CORE names another. */
 export function addonPath(profile, root = ROOT) {
@@ -58,29 +58,10 @@ function filesUnder(folder) {
   return found;
 }
 
-/**
- * Pure: how many packages a build of `roots` compiles, from `cargo metadata`'s resolve graph.
- * With `dev`, the roots' dev-dependencies count too.
- */
-export function countPackages(metadata, roots, dev = false) {
-  const nodes = new Map(metadata.resolve.nodes.map((node) => [node.id, node]));
-  const names = new Map(metadata.packages.map((found) => [found.id, found.name]));
-  const rootIds = metadata.workspace_members.filter(
-    (id) => roots.length === 0 || roots.includes(names.get(id)),
-  );
-  const seen = new Set(rootIds);
-  const queue = [...rootIds];
-  for (let id = queue.pop(); id !== undefined; id = queue.pop()) {
-    for (const dependency of nodes.get(id)?.deps ?? []) {
-      const kinds = dependency.dep_kinds.map((each) => each.kind);
-      const wanted = kinds.some((kind) => kind !== "dev" || (dev && rootIds.includes(id)));
-      if (wanted && !seen.has(dependency.pkg)) {
-        seen.add(dependency.pkg);
-        queue.push(dependency.pkg);
-      }
-    }
-  }
-  return seen.size;
+/** Pure: distinct packages in the output of `cargo tree --prefix none`; repeated ones carry a `(*)`. */
+export function countPackages(tree) {
+  const lines = tree.split("\n").map((line) => line.replace(/ \(\*\)$/, "").trim());
+  return new Set(lines.filter((line) => line !== "")).size;
 }
 
 /** Collects cargo's JSON messages: packages done, and the files we are after. */
@@ -144,17 +125,15 @@ async function runCargo({ profile, withTests, locked, root, phase, onSources }) 
   phase.update("reading the dependency graph (downloads sources the first time)");
   const total = await countCrates(withTests, lock, root);
   onSources();
-  const what = withTests
-    ? ["--workspace", "--lib", "--bins", "--tests"]
-    : PACKAGES.flatMap((name) => ["-p", name]);
+  const what = withTests ? ["--workspace", "--lib", "--bins", "--tests"] : PACKAGE_ARGS;
   const messages = new CargoMessages();
   const startedAt = Date.now();
   const expected = BUILD_CPU_SECONDS[profile] / cpus().length;
   const show = () => {
-    const { fresh } = messages;
-    const prior = expected * (1 - fresh / total);
+    // What an incremental build has left are our own few crates, which no pace foretells.
+    const incremental = messages.fresh > total / 2;
     const elapsed = (Date.now() - startedAt) / 1000;
-    const seconds = estimateSeconds(messages.done.size - fresh, total - fresh, elapsed, prior);
+    const seconds = incremental ? undefined : estimateSeconds(messages.done.size, total, elapsed, expected);
     const left = seconds === undefined || seconds < 1 ? "" : `, about ${formatSeconds(seconds)} left`;
     phase.update(`crates ${messages.done.size}/${total}${left}`);
   };
@@ -179,17 +158,15 @@ function cargoExit(stderr) {
   return network.test(stderr) ? EXIT.unreachable : EXIT.checkFailed;
 }
 
+/** As a side effect cargo fetches the sources of all dependencies. */
 async function countCrates(withTests, lock, root) {
-  const version = await execute("rustc", ["-vV"], { cwd: root });
-  const host = /^host: (.+)$/m.exec(version.stdout)?.[1];
-  const filter = host ? ["--filter-platform", host] : [];
-  const args = ["metadata", "--format-version", "1", ...filter, ...lock];
-  const result = await execute("cargo", args, { cwd: root, outputMax: METADATA_CHARS_MAX });
+  const what = withTests
+    ? ["--workspace", "-e", "normal,build,dev"]
+    : [...PACKAGE_ARGS, "-e", "normal,build"];
+  const args = ["tree", "--prefix", "none", "-f", "{p}", ...what, ...lock];
+  const result = await execute("cargo", args, { cwd: root, outputMax: TREE_CHARS_MAX });
   if (result.code !== 0) {
-    throw new LauncherError(
-      cargoExit(result.stderr),
-      `cargo metadata failed:\n${result.stderr.slice(-3000)}`,
-    );
+    throw new LauncherError(cargoExit(result.stderr), `cargo tree failed:\n${result.stderr.slice(-3000)}`);
   }
-  return countPackages(JSON.parse(result.stdout), withTests ? [] : PACKAGES, withTests);
+  return countPackages(result.stdout);
 }

@@ -1,6 +1,7 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { PassThrough } from "node:stream";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { bringUp, preferredPort, reap } from "./components.mjs";
 import { dataLayout } from "./paths.mjs";
@@ -28,11 +29,13 @@ let folder: string;
 let notes: string;
 let lake: LakeProcesses;
 let said: string[];
+let printed: PassThrough;
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "vexlake-supervise-"));
   notes = join(folder, "notes");
   writeFileSync(join(folder, "child.cjs"), CHILD);
   said = [];
+  printed = new PassThrough();
   lake = new LakeProcesses((text: string) => said.push(text));
 });
 afterEach(async () => {
@@ -48,6 +51,7 @@ function upOf(...args: string[]): Up {
     args: [notes, ...args],
     env: process.env,
     layout: dataLayout(folder),
+    out: printed,
   });
 }
 
@@ -71,6 +75,7 @@ async function until(what: string, holds: () => boolean): Promise<void> {
 describe("supervision of vexlake up", () => {
   it("should answer the parsed ready line and record the pid", async () => {
     expect(await lake.addUp(upOf())).toMatchObject({ resp: "127.0.0.1:1", version: "0" });
+    expect(String(printed.read())).toMatch(/^ready resp=.*\n$/);
     expect(isSameProcess(readJson(join(folder, "run", "pids", "up.json")))).toBe(true);
   });
 

@@ -18,16 +18,22 @@ export class Up {
   #args;
   #env;
   #layout;
+  #out;
   #supervised;
   /** What the last `ready` line said. */
   ready;
 
-  constructor({ node, script, args, env, layout }) {
+  /**
+   * `out` gets what the child says on standard output.
+   * @param {{node: string, script: string, args: string[], env: NodeJS.ProcessEnv, layout: {pids: string, run: string}, out?: {write(text: string): unknown}}} options
+   */
+  constructor({ node, script, args, env, layout, out = process.stdout }) {
     this.#node = node;
     this.#script = script;
     this.#args = args;
     this.#env = env;
     this.#layout = layout;
+    this.#out = out;
   }
 
   /** Starts and resolves with the parsed `ready` line; rejects with the child's own exit code. */
@@ -55,7 +61,7 @@ export class Up {
   #untilReady(child) {
     return new Promise((resolve, reject) => {
       createInterface({ input: child.stdout }).on("line", (line) => {
-        process.stdout.write(`${line}\n`);
+        this.#out.write(`${line}\n`);
         const ready = parseReady(line);
         if (ready) resolve(ready);
       });

@@ -20,6 +20,7 @@ export async function run(args: Arguments): Promise<number> {
     const budget = new MemoryBudget(loaded.config.query.tail_bytes);
     const feeds = new Feeds({ lake, log, logger, budget, tail: true, assignment: () => ({ kind: "all" }) });
     await feeds.start();
+    await feeds.started();
     shutdown.add("tails", () => feeds.close());
     const query = await startQuery(loaded.config, {
       lake,

@@ -34,6 +34,7 @@ export async function run(args: Arguments): Promise<number> {
     const ingest = await startIngest(config, { lake, log, logger, registry, instance, ownsAll: true });
     shutdown.add("ingest", () => ingest.close());
     refuseForeignLog(ingest.feeds.foreign());
+    await ingest.feeds.started();
     const compactor = await startCompactor(config, { lake, logger, registry });
     shutdown.add("compactor", () => compactor.close());
     const query = await startQuery(config, {

@@ -45,11 +45,16 @@ async function recount(context: Context, db: number): Promise<Reports> {
   }
 }
 
+/** Offsets that a person accepted as lost to retention; mentioned only where there are any. */
+function lostText(lost: string): string {
+  return lost === "0" ? "" : ` + ${lost} accepted as lost`;
+}
+
 export function describeReport(name: string, report: VerifyReport): string {
   const { ledger, offsets, keys, missing, duplicated, dropped, entries, liveRows, version } = report;
   const lines = [
     `${report.ok ? "ok" : "FAILED"} ${name} at version ${version}: lost ${missing}, duplicated ${duplicated}`,
-    `  ${offsets} offsets = ${ledger.kept} kept + ${ledger.superseded} superseded + ${ledger.dead_lettered} dead-lettered + ${ledger.not_records} not records`,
+    `  ${offsets} offsets = ${ledger.kept} kept + ${ledger.superseded} superseded + ${ledger.dead_lettered} dead-lettered + ${ledger.not_records} not records${lostText(ledger.lost)}`,
     `  ${ledger.kept} kept - ${dropped} dropped by merges = ${entries} entries in live segments; ${liveRows} live records, ${keys} keys in the log`,
   ];
   if (report.timingDependent > 0) {

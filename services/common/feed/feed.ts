@@ -377,7 +377,10 @@ export class Feed {
     const { collection, logger, onStopped, topic } = this.#options;
     const accept = collection === undefined ? state.accept : acceptCommand(collection, state);
     const shown = { ...state, accept };
+    const before = this.#stopped.get(state.partition ?? ALL);
     this.#stopped.set(state.partition ?? ALL, shown);
+    // Looked at again every second: said once.
+    if (before?.message === state.message) return;
     logger.error({ topic, ...shown, lost: undefined }, state.message);
     onStopped?.(state.partition, shown);
   }

@@ -20,6 +20,9 @@ import type { WriteVerdict } from "./waiters.ts";
 /** How often the catalog is compared with the feeds. */
 export const RECONCILE_MS = 1_000;
 
+/** Joining a consumer to its topic takes some 0.2 s; an outage of the log must not hold back the reads. */
+const START_MS_MAX = 10_000;
+
 /** A tail seals at this size: 16 tables make the default tail of 256 MiB. */
 export const TAIL_TABLE_BYTES = 16 * 1024 * 1024;
 
@@ -88,6 +91,19 @@ export class Feeds {
     clearTimeout(this.#timer);
     await this.#reconciling?.catch(() => {});
     await Promise.all([...this.#running.keys()].map((incarnation) => this.#end(incarnation)));
+  }
+
+  /**
+   * Resolves when every topic is being consumed, or after START_MS_MAX: a process that announces itself takes
+   * writes, unless the log stays away, which /readyz then says.
+   */
+  async started(): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, START_MS_MAX);
+    });
+    const all = Promise.all([...this.#running.values()].map(({ started }) => started));
+    await Promise.race([all, late]).finally(() => clearTimeout(timer));
   }
 
   /** Why this process does not feed as it should, null when it does: a check for /readyz. */
@@ -196,14 +212,24 @@ export class Feeds {
       for (const target of targetsOf(collection, running, this.#foreign))
         wanted.set(target.incarnation, target);
     }
-    for (const incarnation of [...this.#running.keys()]) {
-      if (!wanted.has(incarnation)) await this.#end(incarnation);
+    for (const [incarnation, { target }] of [...this.#running]) {
+      // A switched source is another topic or epoch: what reads the old one ends.
+      if (wanted.get(incarnation)?.sourceId !== target.sourceId) await this.#end(incarnation);
     }
     if (this.#closed) return;
     for (const target of wanted.values()) {
       const known = this.#running.get(target.incarnation);
       if (known) known.target = target;
       else this.#begin(target);
+    }
+    await this.#claimStopped();
+  }
+
+  /** Asks again where stopped partitions stand: a person may have accepted the loss. */
+  async #claimStopped(): Promise<void> {
+    for (const { feed } of this.#running.values()) {
+      const stopped = feed.stopped().flatMap(({ partition }) => (partition === undefined ? [] : [partition]));
+      if (stopped.length > 0) await feed.reclaim(stopped);
     }
   }
 

@@ -142,7 +142,7 @@ export class FakeLake implements CoreLake {
 
 /** An incarnation as the core describes it; the compactor reads only its id. */
 function infoOf(incarnation: string): object {
-  const ledger = { kept: "0", superseded: "0", dead_lettered: "0", not_records: "0" };
+  const ledger = { kept: "0", superseded: "0", dead_lettered: "0", not_records: "0", lost: "0" };
   const counts = {
     records: 0,
     committedRecords: 0,

@@ -2,12 +2,12 @@
  * From the key of a command to the collection that it names, and from element arguments to ids that may be
  * stored.
  *
- * Reads may say which version: `docs@42` or `docs@tag` read the collection as it was. A name that really
- * exists wins, so a collection may have an @ in its name.
+ * Reads may say which version: `docs@42`, `docs@tag` or `docs@2026-11-20T15:00:00Z` read the collection as it
+ * was. A name that really exists wins, so a collection may have an @ in its name.
  */
 import { isUtf8 } from "node:buffer";
-import type { CollectionView } from "../core.ts";
-import { notThereYet, ReplyError } from "../errors.ts";
+import type { CollectionView, QueryCore } from "../core.ts";
+import { ReplyError } from "../errors.ts";
 import type { Call } from "./command.ts";
 
 export const ID_BYTES_MAX = 1024;
@@ -48,15 +48,23 @@ async function lookForTarget(call: Call, key: Buffer): Promise<Target | undefine
   const named = await findCollection(call, key.subarray(0, at));
   return named === undefined
     ? undefined
-    : { view: named, version: parseMoment(named, key.toString("utf8", at + 1)) };
+    : { view: named, version: await findMoment(call.context.core, named, key.toString("utf8", at + 1)) };
 }
 
-/** The version that a number or a tag (the name of a pin) means. */
-export function parseMoment(view: CollectionView, moment: string): bigint {
+/** The version that a number, a tag (the name of a pin) or a time means: at a time, the one newest then. */
+export async function findMoment(
+  core: Pick<QueryCore, "describe">,
+  view: CollectionView,
+  moment: string,
+): Promise<bigint> {
   if (VERSION.test(moment)) return BigInt(moment);
   const pinned = view.pins[moment];
   if (pinned !== undefined) return BigInt(pinned);
-  if (!Number.isNaN(Date.parse(moment))) throw notThereYet(`reading as of a time (@${moment})`);
+  const ms = Date.parse(moment);
+  if (!Number.isNaN(ms)) {
+    const answer = await core.describe({ what: "version-at", incarnation: view.incarnation, ms: Math.max(0, ms) });
+    return BigInt((JSON.parse(answer as string) as { version: number }).version);
+  }
   throw new ReplyError("ERR", `collection ${view.name} has no version or tag ${moment}`);
 }
 

@@ -1,5 +1,5 @@
 /** POST /api/v1/search: neighbours of a vector, or of a record by its id. */
-import { checkId, parseMoment, scopeOf, type Target } from "../commands/key.ts";
+import { checkId, findMoment, scopeOf, type Target } from "../commands/key.ts";
 import { checkDimensions } from "../commands/vector-argument.ts";
 import { COUNT_MAX } from "../commands/vsim.ts";
 import { attributesOf, type CollectionView, type SearchReply, slice, type VectorArgument } from "../core.ts";
@@ -18,7 +18,7 @@ export async function search(request: ApiRequest): Promise<Answer> {
   const fields = Fields.ofBody(readSections(request.body), KNOWN, ["vector"]);
   const view = await requireCollection(request, readDb(fields), fields.text("collection"));
   const at = fields.optionalText("at");
-  const target: Target = at === undefined ? { view } : { view, version: parseMoment(view, at) };
+  const target: Target = at === undefined ? { view } : { view, version: await findMoment(request.context.core, view, at) };
   const scoreMin = fields.number("score_min");
   const [reply] = await request.context.core.search([
     {

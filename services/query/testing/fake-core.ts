@@ -113,6 +113,7 @@ export class FakeCore implements QueryCore {
       bytes: Buffer.concat(texts),
       ends: Uint32Array.from(texts, (text) => (end += text.length)),
       present: Uint8Array.from(found, (row) => (row === undefined ? 0 : 1)),
+      placed: Uint8Array.from(found, (record) => (record === undefined ? 0 : 1)),
       partitions: Uint32Array.from(found, () => 0),
       offsets: found.map(() => 0n),
     };
@@ -168,7 +169,7 @@ function describeOne({
   rows,
 }: Stored): object {
   const source = { rank: 100, epoch: 0, kind: "local", cluster: "test", topic, starts: {} };
-  const ledger = { kept: "0", superseded: "0", dead_lettered: "0", not_records: "0" };
+  const ledger = { kept: "0", superseded: "0", dead_lettered: "0", not_records: "0", lost: "0" };
   const checkpoint = { start: "0", next: "0", log_time: 0, last: null, ledger };
   const numbers = {
     records: rows.size,

@@ -51,7 +51,10 @@ pub struct MergeOptions {
 
 impl Default for MergeOptions {
     fn default() -> Self {
-        Self { memory_bytes_max: 512 << 20, bytes_per_second_max: 0 }
+        Self {
+            memory_bytes_max: 512 << 20,
+            bytes_per_second_max: 0,
+        }
     }
 }
 
@@ -124,21 +127,37 @@ impl Incarnation {
             return Ok(ended("superseded", snapshot.version()));
         };
         check_memory(&inputs, options)?;
-        let spool = tempfile::tempdir_in(&self.context.spool)
-            .map_err(|e| Error::Unavailable(format!("spool {}: {e}", self.context.spool.display())))?;
+        let spool = tempfile::tempdir_in(&self.context.spool).map_err(|e| {
+            Error::Unavailable(format!("spool {}: {e}", self.context.spool.display()))
+        })?;
         let id = self.manifest.mint();
-        let output = match self.stream(id, &inputs, spool.path(), options, cancelled, progress).await {
+        let output = match self
+            .stream(id, &inputs, spool.path(), options, cancelled, progress)
+            .await
+        {
             Ok(Some(output)) => output,
             Ok(None) => return Ok(ended("cancelled", snapshot.version())),
             Err(error) => {
                 // Inputs that were replaced meanwhile may have been swept under the reads.
                 let now = self.follow().await?;
                 let gone = live_inputs(&now, spec).is_none();
-                return if gone { Ok(ended("superseded", now.version())) } else { Err(error) };
+                return if gone {
+                    Ok(ended("superseded", now.version()))
+                } else {
+                    Err(error)
+                };
             }
         };
-        let total = inputs.iter().map(|view| u64::from(view.reader.entries())).sum();
-        let at = |phase| Progress { rows_done: total, rows_total: total, bytes_read: spec.bytes_in, phase };
+        let total = inputs
+            .iter()
+            .map(|view| u64::from(view.reader.entries()))
+            .sum();
+        let at = |phase| Progress {
+            rows_done: total,
+            rows_total: total,
+            bytes_read: spec.bytes_in,
+            phase,
+        };
         progress(at("upload"));
         if let Some(built) = &output.built {
             upload(&self.store.scoped(&format!("seg/{id}")), built).await?;
@@ -174,11 +193,19 @@ impl Incarnation {
         let schema = self.manifest.head().state.schema.segment();
         let row_bytes = u64::from(schema.dim) * 4 + ENTRY_OVERHEAD_BYTES;
         let batch = (options.memory_bytes_max / 4 / row_bytes).clamp(1, 8192) as u32;
-        let total: u64 = inputs.iter().map(|view| u64::from(view.reader.entries())).sum();
+        let total: u64 = inputs
+            .iter()
+            .map(|view| u64::from(view.reader.entries()))
+            .sum();
         let mut writer = SegmentWriter::create(spool, id, &schema)?;
-        let mut dropped = Dropped { entries: 0, hash: EntryHash::default() };
-        let mut row_maps: BTreeMap<Ulid, Vec<u32>> =
-            inputs.iter().map(|v| (v.id(), vec![LEFT_BEHIND; v.reader.entries() as usize])).collect();
+        let mut dropped = Dropped {
+            entries: 0,
+            hash: EntryHash::default(),
+        };
+        let mut row_maps: BTreeMap<Ulid, Vec<u32>> = inputs
+            .iter()
+            .map(|v| (v.id(), vec![LEFT_BEHIND; v.reader.entries() as usize]))
+            .collect();
         let mut pace = Pace::new(options.bytes_per_second_max);
         let (mut done, mut kept) = (0u64, 0u32);
         for view in inputs {
@@ -195,7 +222,7 @@ impl Incarnation {
                         let row: Row<'_> = rows.row(index as usize);
                         if view.shadow.contains(from + index) {
                             dropped.entries += 1;
-                            dropped.hash = dropped.hash + EntryHash::of_row(row.id, &row.position);
+                            dropped.hash += EntryHash::of_row(row.id, &row.position);
                             continue;
                         }
                         map[(from + index) as usize] = writer.push(&row)?;
@@ -206,7 +233,12 @@ impl Incarnation {
                 from += count;
                 done += u64::from(count);
                 let bytes_read = done * row_bytes;
-                progress(Progress { rows_done: done, rows_total: total, bytes_read, phase: "merge" });
+                progress(Progress {
+                    rows_done: done,
+                    rows_total: total,
+                    bytes_read,
+                    phase: "merge",
+                });
                 pace.wait(2 * u64::from(count) * row_bytes).await;
             }
         }
@@ -217,11 +249,15 @@ impl Incarnation {
                 let (id, position) = (reader.id(entry), reader.position(entry));
                 if view.shadow.contains(entry) {
                     dropped.entries += 1;
-                    dropped.hash = dropped.hash + EntryHash::of_delete(id, &position);
+                    dropped.hash += EntryHash::of_delete(id, &position);
                     continue;
                 }
                 map[entry as usize] = kept;
-                writer.delete(&Delete { id, event_time: reader.event_time(entry), position })?;
+                writer.delete(&Delete {
+                    id,
+                    event_time: reader.event_time(entry),
+                    position,
+                })?;
                 kept += 1;
             }
         }
@@ -233,7 +269,11 @@ impl Incarnation {
                     .map_err(|e| Error::Internal(format!("merge ended: {e}")))??,
             ),
         };
-        Ok(Some(Output { built, dropped, row_maps }))
+        Ok(Some(Output {
+            built,
+            dropped,
+            row_maps,
+        }))
     }
 
     /// Commits the replace; `None` when an input is gone.
@@ -243,52 +283,93 @@ impl Incarnation {
         merged_on: &Arc<Snapshot>,
         output: &Output,
     ) -> Result<Option<Arc<Head<IncarnationState>>>> {
-        let adds: Vec<_> = output.built.iter().map(|built| built.meta.clone()).collect();
+        let adds: Vec<_> = output
+            .built
+            .iter()
+            .map(|built| built.meta.clone())
+            .collect();
         let mut snapshot = self.follow().await?;
         for _ in 0..=COMMIT_ATTEMPTS_MAX {
-            let Some(now) = live_inputs(&snapshot, spec) else { return Ok(None) };
+            let Some(now) = live_inputs(&snapshot, spec) else {
+                return Ok(None);
+            };
             let bits = moved_bits(merged_on, &now, output);
             let shadows = Shadows::place(bits, &self.store, self.manifest.mint()).await?;
             let inputs = spec.inputs.clone();
-            let delta = Delta::Replace { inputs, adds: adds.clone(), shadows, dropped: output.dropped };
-            match self.manifest.commit(&snapshot.head, delta, &self.context.author).await {
+            let delta = Delta::Replace {
+                inputs,
+                adds: adds.clone(),
+                shadows,
+                dropped: output.dropped,
+            };
+            match self
+                .manifest
+                .commit(&snapshot.head, delta, &self.context.author)
+                .await
+            {
                 Ok(head) => return Ok(Some(head)),
                 Err(ManifestError::Conflict { .. }) => snapshot = self.follow().await?,
                 Err(error) => return Err(error.into()),
             }
         }
-        let message = format!("incarnation {}: {COMMIT_ATTEMPTS_MAX} commits lost in a row", self.id);
+        let message = format!(
+            "incarnation {}: {COMMIT_ATTEMPTS_MAX} commits lost in a row",
+            self.id
+        );
         Err(Error::Conflict(message))
     }
 }
 
 fn live_inputs(snapshot: &Snapshot, spec: &Spec) -> Option<Vec<SegmentView>> {
-    spec.inputs.iter().map(|id| snapshot.segments.get(id).cloned()).collect()
+    spec.inputs
+        .iter()
+        .map(|id| snapshot.segments.get(id).cloned())
+        .collect()
 }
 
 /// Bits that appeared on the inputs since they were merged, as bits of the output.
-fn moved_bits(merged_on: &Snapshot, now: &[SegmentView], output: &Output) -> BTreeMap<Ulid, RoaringBitmap> {
-    let Some(built) = &output.built else { return BTreeMap::new() };
+fn moved_bits(
+    merged_on: &Snapshot,
+    now: &[SegmentView],
+    output: &Output,
+) -> BTreeMap<Ulid, RoaringBitmap> {
+    let Some(built) = &output.built else {
+        return BTreeMap::new();
+    };
     let mut bits = RoaringBitmap::new();
     for view in now {
         let before = &merged_on.segments[&view.id()].shadow;
         let map = &output.row_maps[&view.id()];
         let fresh = (&*view.shadow - &**before).into_iter();
-        bits.extend(fresh.map(|entry| map[entry as usize]).filter(|entry| *entry != LEFT_BEHIND));
+        bits.extend(
+            fresh
+                .map(|entry| map[entry as usize])
+                .filter(|entry| *entry != LEFT_BEHIND),
+        );
     }
     BTreeMap::from([(built.meta.id, bits)])
 }
 
 fn check_memory(inputs: &[SegmentView], options: &MergeOptions) -> Result<()> {
-    let entries: u64 = inputs.iter().map(|view| u64::from(view.reader.entries())).sum();
-    let (needed, cap) = (entries * ENTRY_OVERHEAD_BYTES, options.memory_bytes_max);
-    if needed > cap / 2 {
+    let entries: u64 = inputs
+        .iter()
+        .map(|view| u64::from(view.reader.entries()))
+        .sum();
+    let (cap, max) = (
+        options.memory_bytes_max,
+        entries_max(options.memory_bytes_max),
+    );
+    if entries > max {
         return Err(Error::Invalid(format!(
-            "merging {entries} entries needs {needed} bytes of bookkeeping, memory_bytes_max / 2 is {}",
-            cap / 2
+            "merging {entries} entries: memory_bytes_max {cap} allows {max}"
         )));
     }
     Ok(())
+}
+
+/// Entries whose bookkeeping fits half the memory; batches take a quarter.
+pub(super) fn entries_max(memory_bytes_max: u64) -> u64 {
+    memory_bytes_max / 2 / ENTRY_OVERHEAD_BYTES
 }
 
 /// Holds a byte rate by waiting after each batch.
@@ -299,7 +380,10 @@ struct Pace {
 
 impl Pace {
     fn new(rate: u64) -> Self {
-        Self { rate, due: tokio::time::Instant::now() }
+        Self {
+            rate,
+            due: tokio::time::Instant::now(),
+        }
     }
 
     async fn wait(&mut self, bytes: u64) {

@@ -15,6 +15,7 @@
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
+use super::merge::MergeOptions;
 use crate::state::{IncarnationState, SegmentState};
 
 /// Width of a size tier.
@@ -39,9 +40,25 @@ pub struct Policy {
     pub shadow_ratio: f64,
 }
 
+impl Policy {
+    /// The default policy for a compactor that has this much memory for a merge.
+    pub fn within(memory_bytes_max: u64) -> Self {
+        Self {
+            entries_max: super::merge::entries_max(memory_bytes_max),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Policy {
     fn default() -> Self {
-        Self { fan_in: 4, inputs_max: 16, bytes_max: 4 << 30, entries_max: 1_600_000, shadow_ratio: 0.5 }
+        Self {
+            fan_in: 4,
+            inputs_max: 16,
+            bytes_max: 4 << 30,
+            entries_max: super::merge::entries_max(MergeOptions::default().memory_bytes_max),
+            shadow_ratio: 0.5,
+        }
     }
 }
 
@@ -81,7 +98,12 @@ impl Weight {
     fn new((id, segment): (&Ulid, &SegmentState), shadowed: &dyn Fn(&Ulid) -> u64) -> Self {
         let bytes = segment.meta.files.iter().map(|file| file.bytes).sum();
         let entries = u64::from(segment.meta.rows) + u64::from(segment.meta.deletes);
-        Self { id: *id, bytes, entries, shadowed: shadowed(id) }
+        Self {
+            id: *id,
+            bytes,
+            entries,
+            shadowed: shadowed(id),
+        }
     }
 
     fn tier(&self) -> i32 {
@@ -103,9 +125,16 @@ pub fn plan_compaction(
     for segment in &state.segments {
         let weight = Weight::new(segment, shadowed);
         // Without a shadowed entry a rewrite gains nothing, whatever the ratio says.
-        if weight.shadowed > 0 && weight.shadowed as f64 >= policy.shadow_ratio * weight.entries as f64 {
+        if weight.shadowed > 0
+            && weight.shadowed as f64 >= policy.shadow_ratio * weight.entries as f64
+        {
             let share = 100 * weight.shadowed / weight.entries;
-            specs.push(spec(state, version, &[weight], format!("{share} % of the entries are shadowed")));
+            specs.push(spec(
+                state,
+                version,
+                &[weight],
+                format!("{share} % of the entries are shadowed"),
+            ));
         } else {
             tiers.entry(weight.tier()).or_default().push(weight);
         }
@@ -120,13 +149,20 @@ pub fn plan_compaction(
                 entries += weight.entries;
                 bytes <= policy.bytes_max && entries <= policy.entries_max
             };
-            let taken = rest.iter().take(policy.inputs_max).take_while(within).count();
+            let taken = rest
+                .iter()
+                .take(policy.inputs_max)
+                .take_while(within)
+                .count();
             if taken < 2 {
                 // The oldest alone fills a merge: it stays as it is.
                 rest = &rest[1..];
                 continue;
             }
-            let reason = format!("{taken} segments in size tier {tier}, merged from {}", policy.fan_in);
+            let reason = format!(
+                "{taken} segments in size tier {tier}, merged from {}",
+                policy.fan_in
+            );
             specs.push(spec(state, version, &rest[..taken], reason));
             rest = &rest[taken..];
         }
@@ -137,7 +173,9 @@ pub fn plan_compaction(
 fn spec(state: &IncarnationState, version: u64, inputs: &[Weight], reason: String) -> Spec {
     let bytes_in: u64 = inputs.iter().map(|w| w.bytes).sum();
     let predicted = |w: &Weight| w.bytes - w.bytes * w.shadowed / w.entries.max(1);
-    let first = inputs.first().map_or_else(String::new, |w| w.id.to_string());
+    let first = inputs
+        .first()
+        .map_or_else(String::new, |w| w.id.to_string());
     Spec {
         id: format!("{first}-{}", inputs.len()),
         incarnation: state.id,

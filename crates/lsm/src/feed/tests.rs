@@ -41,7 +41,11 @@ fn should_drop_a_sealed_table_once_a_snapshot_covers_all_of_it() {
         catch_up(&writer, &log, 0).await;
         writer.flush().await.expect("flushed");
         reader.follow().await.expect("followed");
-        assert_eq!((tables(&reader), card(&reader)), (2, 2), "partition 1 is not covered");
+        assert_eq!(
+            (tables(&reader), card(&reader)),
+            (2, 2),
+            "partition 1 is not covered"
+        );
         check(&reader, &log, L2).await;
         catch_up(&writer, &log, 1).await;
         writer.flush().await.expect("flushed");
@@ -78,8 +82,14 @@ fn should_hide_a_record_older_than_the_snapshots_newest_of_its_key() {
         catch_up(&writer, &log, 0).await;
         writer.flush().await.expect("flushed");
         reader.follow().await.expect("followed");
-        let acks = deliver(&reader, &log, 1, 0..2).await.expect("appended").acks;
-        assert_eq!(acks.iter().map(|ack| ack.existed).collect::<Vec<_>>(), [true, false]);
+        let acks = deliver(&reader, &log, 1, 0..2)
+            .await
+            .expect("appended")
+            .acks;
+        assert_eq!(
+            acks.iter().map(|ack| ack.existed).collect::<Vec<_>>(),
+            [true, false]
+        );
         check(&reader, &log, L2).await;
         assert_eq!(card(&reader), 1);
         // The same with the late records flushed: born shadowed.
@@ -105,7 +115,9 @@ fn should_let_the_newest_position_win_between_tables() {
         catch_up(&reader, &log, 0).await;
         for end in 1..=4 {
             reader.feed.seal(0);
-            deliver(&reader, &log, 1, end - 1..end).await.expect("appended");
+            deliver(&reader, &log, 1, end - 1..end)
+                .await
+                .expect("appended");
             check(&reader, &log, L2).await;
         }
         assert_eq!(card(&reader), 1);
@@ -131,15 +143,41 @@ fn should_skip_what_was_delivered_before_and_refuse_a_gap() {
     });
 }
 
-async fn append_table(to: &Incarnation, from: u64, to_: u64, offsets: &[i64], on_bad: OnBad) -> crate::error::Result<Appended> {
+async fn append_table(
+    to: &Incarnation,
+    from: u64,
+    to_: u64,
+    offsets: &[i64],
+    on_bad: OnBad,
+) -> crate::error::Result<Appended> {
     let mut writer = TableWriter::default();
     for offset in offsets {
-        let change = if *offset % 10 == 7 { Change::Bad } else { Change::Upsert([1.0, 2.0, 3.0], None) };
-        writer.push(*offset, &Message { key: format!("k{offset}"), timestamp: 100 + offset, change });
+        let change = if *offset % 10 == 7 {
+            Change::Bad
+        } else {
+            Change::Upsert([1.0, 2.0, 3.0], None)
+        };
+        writer.push(
+            *offset,
+            &Message {
+                key: format!("k{offset}"),
+                timestamp: 100 + offset,
+                change,
+            },
+        );
     }
     let buffers = [writer.buffer.as_slice()];
     let (table, format) = (writer.table.as_slice(), None);
-    let batch = Batch { source: 0, partition: 0, from, to: to_, buffers: &buffers, table, format, on_bad };
+    let batch = Batch {
+        source: 0,
+        partition: 0,
+        from,
+        to: to_,
+        buffers: &buffers,
+        table,
+        format,
+        on_bad,
+    };
     to.append(&batch).await
 }
 
@@ -147,9 +185,21 @@ async fn append_table(to: &Incarnation, from: u64, to_: u64, offsets: &[i64], on
 fn should_refuse_offsets_outside_of_their_batch_and_unknown_partitions() {
     run(async {
         let (_site, log, writer, _reader) = begun(1).await;
-        for (from, to, offsets) in [(0, 2, vec![2]), (0, 1, vec![-1]), (0, 0, vec![0]), (1, 0, vec![]), (0, u64::MAX, vec![])] {
-            let error = append_table(&writer, from, to, &offsets, OnBad::Pass).await.expect_err("refused");
-            assert_eq!(error.kind(), ErrorKind::Invalid, "[{from}, {to}) {offsets:?}: {error}");
+        for (from, to, offsets) in [
+            (0, 2, vec![2]),
+            (0, 1, vec![-1]),
+            (0, 0, vec![0]),
+            (1, 0, vec![]),
+            (0, u64::MAX, vec![]),
+        ] {
+            let error = append_table(&writer, from, to, &offsets, OnBad::Pass)
+                .await
+                .expect_err("refused");
+            assert_eq!(
+                error.kind(),
+                ErrorKind::Invalid,
+                "[{from}, {to}) {offsets:?}: {error}"
+            );
         }
         assert_eq!(applied(&writer, 0), 0);
         let unknown = deliver(&writer, &log, 1, 0..0).await.expect_err("unknown");
@@ -161,12 +211,27 @@ fn should_refuse_offsets_outside_of_their_batch_and_unknown_partitions() {
 fn should_count_offsets_without_a_record_and_refused_ones() {
     run(async {
         let (_site, _log, writer, _reader) = begun(1).await;
-        let appended = append_table(&writer, 0, 10, &[1, 3, 7], OnBad::Pass).await.expect("appended");
-        assert_eq!((appended.next, appended.accepted, appended.not_records), (10, 2, 7));
-        assert_eq!(appended.bad.iter().map(|bad| (bad.offset, bad.reason)).collect::<Vec<_>>(), [(7, Reason::BadDimension)]);
+        let appended = append_table(&writer, 0, 10, &[1, 3, 7], OnBad::Pass)
+            .await
+            .expect("appended");
+        assert_eq!(
+            (appended.next, appended.accepted, appended.not_records),
+            (10, 2, 7)
+        );
+        assert_eq!(
+            appended
+                .bad
+                .iter()
+                .map(|bad| (bad.offset, bad.reason))
+                .collect::<Vec<_>>(),
+            [(7, Reason::BadDimension)]
+        );
         writer.flush().await.expect("flushed");
         let ledger = writer.snapshot().state().ledger();
-        assert_eq!((ledger.kept, ledger.dead_lettered, ledger.not_records), (2, 1, 7));
+        assert_eq!(
+            (ledger.kept, ledger.dead_lettered, ledger.not_records),
+            (2, 1, 7)
+        );
     });
 }
 
@@ -174,18 +239,40 @@ fn should_count_offsets_without_a_record_and_refused_ones() {
 fn should_stop_before_a_bad_record_and_go_on_there() {
     run(async {
         let (_site, _log, writer, _reader) = begun(1).await;
-        let appended = append_table(&writer, 0, 9, &[5, 6, 7, 8], OnBad::Fail).await.expect("stopped");
-        assert_eq!((appended.failed_at, appended.next, appended.accepted), (Some(7), 7, 2));
+        let appended = append_table(&writer, 0, 9, &[5, 6, 7, 8], OnBad::Fail)
+            .await
+            .expect("stopped");
+        assert_eq!(
+            (appended.failed_at, appended.next, appended.accepted),
+            (Some(7), 7, 2)
+        );
         assert_eq!((appended.bad.len(), appended.acks.len()), (1, 2));
-        let log_time = writer.feed.read(|view| view.applied(0, 0)).expect("a partition").log_time;
+        let log_time = writer
+            .feed
+            .read(|view| view.applied(0, 0))
+            .expect("a partition")
+            .log_time;
         assert_eq!(log_time, 106, "what was not consumed moves nothing");
-        let again = append_table(&writer, 7, 9, &[7, 8], OnBad::Fail).await.expect("stopped");
-        assert_eq!((again.failed_at, again.next, again.accepted), (Some(7), 7, 0));
-        let passed = append_table(&writer, 7, 9, &[7, 8], OnBad::Pass).await.expect("passed");
-        assert_eq!((passed.failed_at, passed.next, passed.accepted), (None, 9, 1));
+        let again = append_table(&writer, 7, 9, &[7, 8], OnBad::Fail)
+            .await
+            .expect("stopped");
+        assert_eq!(
+            (again.failed_at, again.next, again.accepted),
+            (Some(7), 7, 0)
+        );
+        let passed = append_table(&writer, 7, 9, &[7, 8], OnBad::Pass)
+            .await
+            .expect("passed");
+        assert_eq!(
+            (passed.failed_at, passed.next, passed.accepted),
+            (None, 9, 1)
+        );
         writer.flush().await.expect("flushed");
         let ledger = writer.snapshot().state().ledger();
-        assert_eq!((ledger.kept, ledger.dead_lettered, ledger.not_records), (3, 1, 5));
+        assert_eq!(
+            (ledger.kept, ledger.dead_lettered, ledger.not_records),
+            (3, 1, 5)
+        );
     });
 }
 
@@ -202,10 +289,17 @@ fn should_judge_a_patch_by_the_newest_version_of_its_key() {
         log.put(0, "gone", 6, patch());
         log.upsert(0, "b", 7, 3);
         let reasons = |appended: Appended| {
-            appended.bad.into_iter().map(|bad| (bad.offset, bad.reason.word())).collect::<Vec<_>>()
+            appended
+                .bad
+                .into_iter()
+                .map(|bad| (bad.offset, bad.reason.word()))
+                .collect::<Vec<_>>()
         };
         let appended = deliver(&writer, &log, 0, 0..7).await.expect("appended");
-        assert_eq!(reasons(appended), [(0, "patch-without-record"), (5, "patch-without-record")]);
+        assert_eq!(
+            reasons(appended),
+            [(0, "patch-without-record"), (5, "patch-without-record")]
+        );
         check(&writer, &log, L2).await;
         // Now the bases lie in the snapshot; across partitions there is none.
         writer.flush().await.expect("flushed");
@@ -236,12 +330,22 @@ async fn append_around<F: Future<Output = ()>>(
     let site = Site::new(L2, 1).await;
     let faults = Faults::scripted([]);
     let store = site.store.clone().with_faults(faults.clone());
-    let writer = site.open_with(&store, "ingest", vexlake_manifest::crash::none()).await.expect("opened");
+    let writer = site
+        .open_with(&store, "ingest", vexlake_manifest::crash::none())
+        .await
+        .expect("opened");
     deliver(&writer, &log, 0, 0..1).await.expect("appended");
     writer.flush().await.expect("flushed");
-    deliver(&writer, &log, 0, 1..before).await.expect("appended");
+    deliver(&writer, &log, 0, 1..before)
+        .await
+        .expect("appended");
     let gate = Arc::new(Semaphore::new(0));
-    faults.add(Rule::nth(Op::Ranges, "data.parquet", 1, Fault::Hold(gate.clone())));
+    faults.add(Rule::nth(
+        Op::Ranges,
+        "data.parquet",
+        1,
+        Fault::Hold(gate.clone()),
+    ));
     let appending = tokio::spawn({
         let writer = writer.clone();
         async move { deliver(&writer, &log, 0, batch).await }
@@ -264,9 +368,14 @@ fn should_keep_a_patch_whose_base_is_flushed_while_its_batch_is_judged() {
         log.upsert(0, "a", 2, 2);
         log.put(0, "a", 3, patch());
         log.put(0, "x", 3, patch());
-        let flush = |writer: Arc<Incarnation>| async move { drop(writer.flush().await.expect("flushed")) };
+        let flush =
+            |writer: Arc<Incarnation>| async move { drop(writer.flush().await.expect("flushed")) };
         let (writer, appended, _site) = append_around(log.clone(), 2, 2..4, flush).await;
-        assert_eq!(appended.expect("appended").bad, [], "the base of \"a\" moved from the feed to the snapshot");
+        assert_eq!(
+            appended.expect("appended").bad,
+            [],
+            "the base of \"a\" moved from the feed to the snapshot"
+        );
         assert_eq!(writer.snapshot().version(), 2);
         check(&writer, &log, L2).await;
     });
@@ -281,7 +390,8 @@ fn should_not_swallow_records_when_the_feed_is_reset_while_a_batch_is_judged() {
         log.put(0, "x", 3, Change::SetVector([3.0, 3.0, 3.0]));
         let reset = |writer: Arc<Incarnation>| async move { writer.feed.reset() };
         let (writer, appended, _site) = append_around(log.clone(), 2, 2..3, reset).await;
-        let error = appended.expect_err("offset 1 is gone from the feed, so the batch leaves a gap");
+        let error =
+            appended.expect_err("offset 1 is gone from the feed, so the batch leaves a gap");
         assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
         check(&writer, &log, L2).await;
         catch_up(&writer, &log, 0).await;
@@ -298,16 +408,51 @@ fn should_refuse_an_event_time_that_no_segment_can_hold() {
         let bytes = |text: &str| Some(text.as_bytes().to_vec());
         let vector = Some(vec![0u8; 12]);
         let least = || bytes("-9223372036854775808");
-        table.entry(0, 1, [bytes("a"), vector.clone(), None, None, None, least(), None]);
-        table.entry(1, 1, [bytes("b"), vector, None, None, None, bytes("-9223372036854775807"), None]);
+        table.entry(
+            0,
+            1,
+            [bytes("a"), vector.clone(), None, None, None, least(), None],
+        );
+        table.entry(
+            1,
+            1,
+            [
+                bytes("b"),
+                vector,
+                None,
+                None,
+                None,
+                bytes("-9223372036854775807"),
+                None,
+            ],
+        );
         table.entry(2, 1, [bytes("c"), None, None, None, None, least(), None]);
         let buffers = [table.buffer.as_slice()];
         let (format, on_bad) = (None, OnBad::Pass);
-        let batch = Batch { source: 0, partition: 0, from: 0, to: 3, buffers: &buffers, table: &table.table, format, on_bad };
+        let batch = Batch {
+            source: 0,
+            partition: 0,
+            from: 0,
+            to: 3,
+            buffers: &buffers,
+            table: &table.table,
+            format,
+            on_bad,
+        };
         let appended = writer.append(&batch).await.expect("appended");
-        assert_eq!(appended.bad.iter().map(|bad| (bad.offset, bad.reason)).collect::<Vec<_>>(), [(0, Reason::BadEventTime)]);
+        assert_eq!(
+            appended
+                .bad
+                .iter()
+                .map(|bad| (bad.offset, bad.reason))
+                .collect::<Vec<_>>(),
+            [(0, Reason::BadEventTime)]
+        );
         assert_eq!(appended.accepted, 2);
-        let flushed = writer.flush().await.expect("such a record must not block the flush for ever");
+        let flushed = writer
+            .flush()
+            .await
+            .expect("such a record must not block the flush for ever");
         assert_eq!((flushed.rows, flushed.deletes), (1, 1));
     });
 }

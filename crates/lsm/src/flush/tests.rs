@@ -9,13 +9,21 @@ use crate::testing::*;
 use crate::{ErrorKind, GcOptions, Incarnation};
 
 const L2: Metric = Metric::L2;
-const NO_GRACE: GcOptions = GcOptions { grace_ms: 0, dry_run: false };
+const NO_GRACE: GcOptions = GcOptions {
+    grace_ms: 0,
+    dry_run: false,
+};
 
 /// Two partitions: k0..k3 by number in turn, and "both" in each.
 fn log() -> Log {
     let mut log = Log::default();
     for number in 0..8u32 {
-        log.upsert(number % 2, &format!("k{}", number % 4), 100 + i64::from(number), u64::from(number));
+        log.upsert(
+            number % 2,
+            &format!("k{}", number % 4),
+            100 + i64::from(number),
+            u64::from(number),
+        );
     }
     log.upsert(0, "both", 200, 20);
     log.upsert(1, "both", 300, 30);
@@ -31,7 +39,11 @@ async fn finish(site: &Site, log: &Log, handles: &[&Arc<Incarnation>]) {
     check(&fresh, log, L2).await;
     verify(&fresh, log).await;
     let ends: u64 = log.0.keys().map(|p| log.end(*p)).sum();
-    assert_eq!(fresh.snapshot().state().ledger().total(), ends, "every offset is committed once");
+    assert_eq!(
+        fresh.snapshot().state().ledger().total(),
+        ends,
+        "every offset is committed once"
+    );
 }
 
 #[test]
@@ -44,7 +56,10 @@ fn should_commit_disjoint_partitions_of_two_owners() {
         assert!(b.flush().await.expect("flushed").lost.is_empty());
         // A's head is stale: its commit loses the race and is rebased.
         let flushed = a.flush().await.expect("flushed");
-        assert!(flushed.lost.is_empty() && flushed.commits == 1, "{flushed:?}");
+        assert!(
+            flushed.lost.is_empty() && flushed.commits == 1,
+            "{flushed:?}"
+        );
         finish(&site, &log, &[&a, &b]).await;
     });
 }
@@ -62,9 +77,20 @@ fn should_report_a_partition_that_another_owner_moved_and_commit_the_others() {
         let flushed = a.flush().await.expect("flushed");
 
         assert_eq!(flushed.lost, [(0, 1, 2)]);
-        assert_eq!(flushed.ranges.iter().map(|r| (r.partition, r.from, r.to)).collect::<Vec<_>>(), [(0, 0, 5)]);
+        assert_eq!(
+            flushed
+                .ranges
+                .iter()
+                .map(|r| (r.partition, r.from, r.to))
+                .collect::<Vec<_>>(),
+            [(0, 0, 5)]
+        );
         check(&a, &log, L2).await;
-        assert_eq!((applied(&a, 0), applied(&a, 1)), (5, 2), "the feed stands at the stored checkpoints");
+        assert_eq!(
+            (applied(&a, 0), applied(&a, 1)),
+            (5, 2),
+            "the feed stands at the stored checkpoints"
+        );
         assert_eq!(a.feed.read(|view| view.bytes()), 0);
         verify(&a, &log).await;
         // B goes on, A consumes the rest of the partition too, B loses it.
@@ -92,9 +118,25 @@ fn should_revive_a_record_that_only_a_lost_record_had_beaten() {
 
         assert_eq!(a.flush().await.expect("flushed").lost, [(0, 1, 1)]);
 
-        let hits = a.get(&["both"], crate::Scope::Snapshot, crate::Want { vector: false, attrs: true }).await;
-        let hit = hits.expect("got").pop().flatten().expect("the record of partition 0 is live");
-        assert_eq!((hit.partition, hit.attrs.as_deref()), (0, Some("{\"n\":20}")));
+        let hits = a
+            .get(
+                &["both"],
+                crate::Scope::Snapshot,
+                crate::Want {
+                    vector: false,
+                    attrs: true,
+                },
+            )
+            .await;
+        let hit = hits
+            .expect("got")
+            .pop()
+            .flatten()
+            .expect("the record of partition 0 is live");
+        assert_eq!(
+            (hit.partition, hit.attrs.as_deref()),
+            (0, Some("{\"n\":20}"))
+        );
         check(&a, &log, L2).await;
         verify(&a, &log).await;
         deliver(&b, &log, 1, 1..5).await.expect("appended");
@@ -147,12 +189,19 @@ fn should_recognise_its_own_commit_whose_answer_was_lost() {
         let (site, log) = (Site::new(L2, 2).await, log());
         let faults = Faults::scripted([]);
         let store = site.store.clone().with_faults(faults.clone());
-        let a = site.open_with(&store, "a", vexlake_manifest::crash::none()).await.expect("opened");
+        let a = site
+            .open_with(&store, "a", vexlake_manifest::crash::none())
+            .await
+            .expect("opened");
         catch_up(&a, &log, 0).await;
         deliver(&a, &log, 1, 0..3).await.expect("appended");
         faults.add(Rule::every(Op::Create, "commits/", Fault::FailAfter));
         // One read looks at the slot before it is filled, all later ones are to settle the doubt.
-        faults.add(Rule { nth: 2, times: u64::MAX, ..Rule::nth(Op::Get, "commits/", 2, Fault::FailBefore) });
+        faults.add(Rule {
+            nth: 2,
+            times: u64::MAX,
+            ..Rule::nth(Op::Get, "commits/", 2, Fault::FailBefore)
+        });
         a.flush().await.expect_err("in doubt");
         faults.clear();
         deliver(&a, &log, 1, 3..5).await.expect("appended");
@@ -160,7 +209,14 @@ fn should_recognise_its_own_commit_whose_answer_was_lost() {
         let flushed = a.flush().await.expect("flushed");
 
         assert!(flushed.lost.is_empty(), "{flushed:?}");
-        assert_eq!(flushed.ranges.iter().map(|r| (r.partition, r.from, r.to)).collect::<Vec<_>>(), [(1, 3, 5)]);
+        assert_eq!(
+            flushed
+                .ranges
+                .iter()
+                .map(|r| (r.partition, r.from, r.to))
+                .collect::<Vec<_>>(),
+            [(1, 3, 5)]
+        );
         finish(&site, &log, &[&a]).await;
     });
 }
@@ -171,7 +227,10 @@ fn should_go_on_after_a_commit_that_could_not_be_shown() {
         let (site, log) = (Site::new(L2, 2).await, log());
         let faults = Faults::scripted([]);
         let store = site.store.clone().with_faults(faults.clone());
-        let a = site.open_with(&store, "a", vexlake_manifest::crash::none()).await.expect("opened");
+        let a = site
+            .open_with(&store, "a", vexlake_manifest::crash::none())
+            .await
+            .expect("opened");
         catch_up(&a, &log, 0).await;
         faults.add(Rule::every(Op::Get, "index.vxi", Fault::FailBefore));
         a.flush().await.expect_err("the segment cannot be opened");
@@ -179,7 +238,10 @@ fn should_go_on_after_a_commit_that_could_not_be_shown() {
         faults.clear();
         catch_up(&a, &log, 1).await;
         let flushed = a.flush().await.expect("flushed");
-        assert!(flushed.lost.is_empty() && flushed.commits == 1, "{flushed:?}");
+        assert!(
+            flushed.lost.is_empty() && flushed.commits == 1,
+            "{flushed:?}"
+        );
         finish(&site, &log, &[&a]).await;
     });
 }
@@ -189,7 +251,10 @@ fn should_write_its_segment_anew_when_a_mark_overtook_its_name() {
     run(async {
         let (site, log) = (Site::new(L2, 2).await, log());
         let (hook, gate) = Gate::at("flush:uploaded");
-        let a = site.open_with(&site.store, "a", hook).await.expect("opened");
+        let a = site
+            .open_with(&site.store, "a", hook)
+            .await
+            .expect("opened");
         catch_up(&a, &log, 0).await;
         let flushing = tokio::spawn({
             let a = a.clone();
@@ -197,8 +262,16 @@ fn should_write_its_segment_anew_when_a_mark_overtook_its_name() {
         });
         gate.wait();
         site.tick(10);
-        let collected = site.open("gc").await.collect_garbage(&NO_GRACE).await.expect("collected");
-        assert!(!collected.objects.is_empty(), "the upload under way is swept");
+        let collected = site
+            .open("gc")
+            .await
+            .collect_garbage(&NO_GRACE)
+            .await
+            .expect("collected");
+        assert!(
+            !collected.objects.is_empty(),
+            "the upload under way is swept"
+        );
         gate.open();
         flushing.await.expect("no panic").expect("flushed");
         catch_up(&a, &log, 1).await;
@@ -224,7 +297,10 @@ fn should_hide_records_of_segments_that_a_merge_replaced_meanwhile() {
         // An update of a row that lies in a segment, and of a key that lies there as a delete.
         log.upsert(1, "both", 500, 50);
         log.upsert(0, "k3", 501, 60);
-        let a = site.open_with(&site.store, "a", hook).await.expect("opened");
+        let a = site
+            .open_with(&site.store, "a", hook)
+            .await
+            .expect("opened");
         for partition in 0..2 {
             catch_up(&a, &log, partition).await;
         }

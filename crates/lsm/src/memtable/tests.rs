@@ -12,7 +12,13 @@ fn newer(a: &Position, b: &Position) -> bool {
 }
 
 fn accepted<'a>(id: &'a str, vector: Option<&'a [f32]>, position: Position) -> Accepted<'a> {
-    Accepted { id, vector, attrs: None, event_time: None, position }
+    Accepted {
+        id,
+        vector,
+        attrs: None,
+        event_time: None,
+        position,
+    }
 }
 
 #[test]
@@ -27,10 +33,21 @@ fn should_keep_the_newest_position_alive_whatever_the_order_of_arrival() {
     let (delete, alive) = memtable.insert(&accepted("a", None, position(1, 11, 1)), newer);
     assert!(alive);
     assert_eq!(memtable.find(key_hash("a"), "a"), Some(delete));
-    assert_eq!([first, late, delete].map(|index| memtable.entry(index).alive), [false, false, true]);
+    assert_eq!(
+        [first, late, delete].map(|index| memtable.entry(index).alive),
+        [false, false, true]
+    );
     assert_eq!(memtable.vector(memtable.entry(delete)), None);
-    let ledgers: Vec<_> = memtable.stretches().values().map(|s| (s.ledger.kept, s.ledger.superseded)).collect();
-    assert_eq!(ledgers, [(0, 1), (1, 1)], "the beaten record counts in its own partition");
+    let ledgers: Vec<_> = memtable
+        .stretches()
+        .values()
+        .map(|s| (s.ledger.kept, s.ledger.superseded))
+        .collect();
+    assert_eq!(
+        ledgers,
+        [(0, 1), (1, 1)],
+        "the beaten record counts in its own partition"
+    );
 }
 
 #[test]
@@ -42,7 +59,10 @@ fn should_give_back_texts_and_vectors_across_chunks() {
     for (n, vector) in vectors.iter().enumerate() {
         let id = format!("schlüssel-{n}");
         let attrs = format!("{{\"n\":{n}}}");
-        let record = Accepted { attrs: Some(&attrs), ..accepted(&id, Some(vector), position(0, 0, n as u64)) };
+        let record = Accepted {
+            attrs: Some(&attrs),
+            ..accepted(&id, Some(vector), position(0, 0, n as u64))
+        };
         memtable.insert(&record, newer);
     }
     assert!(memtable.chunks().count() > 1);
@@ -53,7 +73,10 @@ fn should_give_back_texts_and_vectors_across_chunks() {
             let entry = memtable.entry(memtable.entry_of_slot(first + row as u32));
             let n = entry.position.offset as usize;
             assert_eq!(memtable.id(entry), format!("schlüssel-{n}"));
-            assert_eq!(memtable.attrs(entry), Some(format!("{{\"n\":{n}}}").as_str()));
+            assert_eq!(
+                memtable.attrs(entry),
+                Some(format!("{{\"n\":{n}}}").as_str())
+            );
             assert_eq!(memtable.vector(entry), Some(vectors[n].as_slice()));
             assert!((norm - n as f32 * (dim as f32).sqrt()).abs() <= 1e-2 * norm.max(1.0));
             rows += 1;

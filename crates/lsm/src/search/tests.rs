@@ -7,7 +7,12 @@ use crate::ErrorKind;
 use crate::testing::*;
 
 fn query(vector: &[f32], k: usize) -> Search {
-    Search { vector: vector.to_vec(), k, score_min: None, with_attrs: false }
+    Search {
+        vector: vector.to_vec(),
+        k,
+        score_min: None,
+        with_attrs: false,
+    }
 }
 
 #[test]
@@ -21,18 +26,34 @@ fn should_refuse_queries_outside_of_the_limits_naming_both_values() {
             (query(&[1.0; 4], 1), "dimension 4, the collection has 3"),
             (query(&[], 1), "dimension 0, the collection has 3"),
             (query(&[1.0, f32::NAN, 1.0], 1), "component 1 is NaN"),
-            (query(&[1.0, 1.0, f32::NEG_INFINITY], 1), "component 2 is -inf"),
+            (
+                query(&[1.0, 1.0, f32::NEG_INFINITY], 1),
+                "component 2 is -inf",
+            ),
             (query(&ok, 0), "k is 0"),
             (query(&ok, K_MAX + 1), "k is 10001"),
             (query(&ok, usize::MAX), "allowed are 1 to 10000"),
         ] {
-            let error = handle.search(&[query(&ok, 1), bad], Scope::Fresh).await.expect_err(says);
+            let error = handle
+                .search(&[query(&ok, 1), bad], Scope::Fresh)
+                .await
+                .expect_err(says);
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert!(error.to_string().contains(says), "{error} says {says}");
         }
-        let answers = handle.search(&[query(&ok, K_MAX)], Scope::Fresh).await.expect("searched");
+        let answers = handle
+            .search(&[query(&ok, K_MAX)], Scope::Fresh)
+            .await
+            .expect("searched");
         assert!(answers.hits[0].is_empty(), "an empty collection");
-        assert!(handle.search(&[], Scope::Fresh).await.expect("no query").hits.is_empty());
+        assert!(
+            handle
+                .search(&[], Scope::Fresh)
+                .await
+                .expect("no query")
+                .hits
+                .is_empty()
+        );
     });
 }
 
@@ -47,9 +68,15 @@ fn should_say_not_found_for_absent_keys_and_versions() {
         assert_eq!(handle.vector_of("a").await.expect("live").len(), 3);
         catch_up(&handle, &log, 0).await;
         for key in ["a", "b", ""] {
-            assert_eq!(handle.vector_of(key).await.expect_err("absent").kind(), ErrorKind::NotFound);
+            assert_eq!(
+                handle.vector_of(key).await.expect_err("absent").kind(),
+                ErrorKind::NotFound
+            );
         }
-        let error = handle.search(&[query(&[0.0; 3], 1)], Scope::At(9)).await.expect_err("no such version");
+        let error = handle
+            .search(&[query(&[0.0; 3], 1)], Scope::At(9))
+            .await
+            .expect_err("no such version");
         assert_eq!(error.kind(), ErrorKind::NotFound);
     });
 }
@@ -67,8 +94,14 @@ fn should_leave_out_results_below_the_least_score() {
         handle.flush().await.expect("flushed");
         catch_up(&handle, &log, 0).await;
         // Scores are 1 / (1 + distance): 1, 1/2, 1/3, 1/4.
-        let bounded = Search { score_min: Some(0.33), ..query(&[0.0; 3], 10) };
-        let answers = handle.search(&[bounded], Scope::Fresh).await.expect("searched");
+        let bounded = Search {
+            score_min: Some(0.33),
+            ..query(&[0.0; 3], 10)
+        };
+        let answers = handle
+            .search(&[bounded], Scope::Fresh)
+            .await
+            .expect("searched");
         let ids: Vec<&str> = answers.hits[0].iter().map(|hit| hit.id.as_str()).collect();
         assert_eq!(ids, ["k0", "k1", "k2"]);
     });
@@ -91,11 +124,60 @@ fn should_search_more_blocks_than_one_wave_holds() {
         }
         assert_eq!(handle.snapshot().segments.len() as u64, segments);
         check(&handle, &log, Metric::L2).await;
-        let group = [query(&[0.0, 1.0, 1.0], 3), query(&[segments as f32, 1.0, 1.0], 200)];
+        let group = [
+            query(&[0.0, 1.0, 1.0], 3),
+            query(&[segments as f32, 1.0, 1.0], 200),
+        ];
         let answers = handle.search(&group, Scope::Fresh).await.expect("searched");
         assert_eq!(answers.hits[0][0].id, "k0");
         assert_eq!(answers.hits[1].len() as u64, segments + 1);
         assert_eq!(answers.rows_scanned, 2 * (2 * segments - 1));
+    });
+}
+
+#[test]
+fn should_go_on_with_the_newest_version_when_its_own_was_swept() {
+    run(async {
+        for asked in ["search", "get", "append"] {
+            let (site, mut log) = (Site::new(Metric::L2, 1).await, Log::default());
+            let writer = site.open("ingest").await;
+            for n in 0..3 {
+                log.upsert(0, &format!("k{n}"), 1, n);
+                catch_up(&writer, &log, 0).await;
+                writer.flush().await.expect("flushed");
+            }
+            let reader = site.open("query").await;
+            merge(&writer, &spec_of(&writer, None))
+                .await
+                .expect("merged");
+            site.tick(5);
+            let options = crate::GcOptions {
+                grace_ms: 0,
+                dry_run: false,
+            };
+            writer.collect_garbage(&options).await.expect("collected");
+            let scope = Scope::Fresh;
+            match asked {
+                "search" => {
+                    let answers = reader
+                        .search(&[query(&[0.0; 3], 10)], scope)
+                        .await
+                        .expect("searched");
+                    assert_eq!(answers.hits[0].len(), 3);
+                }
+                "get" => assert_eq!(reader.vector_of("k1").await.expect("got"), [1.0, 2.0, 1.0]),
+                _ => {
+                    log.put(0, "k1", 2, Change::SetAttrs(String::new()));
+                    catch_up(&reader, &log, 0).await;
+                }
+            }
+            check(&reader, &log, Metric::L2).await;
+            let old = reader
+                .search(&[query(&[0.0; 3], 10)], Scope::At(3))
+                .await
+                .expect_err("swept");
+            assert_eq!(old.kind(), ErrorKind::NotFound, "{old}");
+        }
     });
 }
 
@@ -111,8 +193,17 @@ fn should_see_only_what_its_scope_holds() {
                 handle.flush().await.expect("flushed");
             }
         }
-        for (scope, expected) in [(Scope::At(0), 0), (Scope::At(1), 1), (Scope::At(2), 2), (Scope::Snapshot, 2), (Scope::Fresh, 3)] {
-            let answers = handle.search(&[query(&[1.0, 1.0, 1.0], 10)], scope).await.expect("searched");
+        for (scope, expected) in [
+            (Scope::At(0), 0),
+            (Scope::At(1), 1),
+            (Scope::At(2), 2),
+            (Scope::Snapshot, 2),
+            (Scope::Fresh, 3),
+        ] {
+            let answers = handle
+                .search(&[query(&[1.0, 1.0, 1.0], 10)], scope)
+                .await
+                .expect("searched");
             assert_eq!(answers.hits[0].len(), expected, "{scope:?}");
         }
     });

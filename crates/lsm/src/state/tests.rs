@@ -35,32 +35,64 @@ fn segment(number: u64, rows: u32, deletes: u32) -> SegmentMeta {
 }
 
 fn kept(count: u64) -> Ledger {
-    Ledger { kept: count, ..Ledger::default() }
+    Ledger {
+        kept: count,
+        ..Ledger::default()
+    }
 }
 
 fn range(from: u64, to: u64) -> Range {
-    let last = Some(Fingerprint { offset: to, timestamp: 5, crc32c: 9 });
-    Range { source: 0, partition: 0, from, to, log_time: 10, last, ledger: kept(to - from) }
+    let last = Some(Fingerprint {
+        offset: to,
+        timestamp: 5,
+        crc32c: 9,
+    });
+    Range {
+        source: 0,
+        partition: 0,
+        from,
+        to,
+        log_time: 10,
+        last,
+        ledger: kept(to - from),
+    }
 }
 
 fn append(range: Range, adds: Vec<SegmentMeta>) -> Delta {
-    Delta::Append { ranges: vec![range], adds, shadows: Shadows::default() }
+    Delta::Append {
+        ranges: vec![range],
+        adds,
+        shadows: Shadows::default(),
+    }
 }
 
 fn replace(inputs: &[u64], adds: Vec<SegmentMeta>, entries: u64, dropped: EntryHash) -> Delta {
     let inputs = inputs.iter().map(|number| id(*number)).collect();
-    Delta::Replace { inputs, adds, shadows: Shadows::default(), dropped: Dropped { entries, hash: dropped } }
+    Delta::Replace {
+        inputs,
+        adds,
+        shadows: Shadows::default(),
+        dropped: Dropped {
+            entries,
+            hash: dropped,
+        },
+    }
 }
 
 fn bits(segment: u64, bits: &[u32]) -> Shadows {
     let bits = Bits(bits.iter().copied().collect());
-    Shadows { inline: BTreeMap::from([(id(segment), bits)]), object: None }
+    Shadows {
+        inline: BTreeMap::from([(id(segment), bits)]),
+        object: None,
+    }
 }
 
 /// Segment 1 of four rows and one delete, from offsets 0 to 5 of partition 0.
 fn begun() -> IncarnationState {
     let mut state = IncarnationState::new(id(0), "0/t".to_owned(), schema(Metric::L2), sources(2));
-    state.apply(1, 0, &append(range(0, 5), vec![segment(1, 4, 1)])).expect("applies");
+    state
+        .apply(1, 0, &append(range(0, 5), vec![segment(1, 4, 1)]))
+        .expect("applies");
     state
 }
 
@@ -76,33 +108,95 @@ fn refused(state: &IncarnationState, delta: &Delta, rule: &str) {
 fn should_refuse_a_range_that_does_not_begin_at_the_stored_next() {
     let state = begun();
     for (from, to) in [(0, 5), (4, 6), (6, 7)] {
-        refused(&state, &append(range(from, to), vec![segment(2, (to - from) as u32, 0)]), "append-contiguous");
+        refused(
+            &state,
+            &append(range(from, to), vec![segment(2, (to - from) as u32, 0)]),
+            "append-contiguous",
+        );
     }
-    let backwards = Range { to: 4, ledger: kept(0), ..range(5, 5) };
+    let backwards = Range {
+        to: 4,
+        ledger: kept(0),
+        ..range(5, 5)
+    };
     refused(&state, &append(backwards, Vec::new()), "append-contiguous");
-    for unknown in [Range { partition: 2, ..range(0, 1) }, Range { source: 1, ..range(0, 1) }] {
-        refused(&state, &append(unknown, vec![segment(2, 1, 0)]), "append-contiguous");
+    for unknown in [
+        Range {
+            partition: 2,
+            ..range(0, 1)
+        },
+        Range {
+            source: 1,
+            ..range(0, 1)
+        },
+    ] {
+        refused(
+            &state,
+            &append(unknown, vec![segment(2, 1, 0)]),
+            "append-contiguous",
+        );
     }
 }
 
 #[test]
 fn should_refuse_log_time_that_goes_back() {
-    let late = Range { log_time: 9, ..range(5, 6) };
-    refused(&begun(), &append(late, vec![segment(2, 1, 0)]), "checkpoint-monotone");
+    let late = Range {
+        log_time: 9,
+        ..range(5, 6)
+    };
+    refused(
+        &begun(),
+        &append(late, vec![segment(2, 1, 0)]),
+        "checkpoint-monotone",
+    );
 }
 
 #[test]
 fn should_refuse_a_ledger_that_does_not_add_up() {
     let state = begun();
-    let short = Range { ledger: kept(1), ..range(5, 7) };
-    refused(&state, &append(short, vec![segment(2, 1, 0)]), "ledger-adds-up");
+    let short = Range {
+        ledger: kept(1),
+        ..range(5, 7)
+    };
+    refused(
+        &state,
+        &append(short, vec![segment(2, 1, 0)]),
+        "ledger-adds-up",
+    );
     // Two offsets kept, one entry written.
-    refused(&state, &append(range(5, 7), vec![segment(2, 1, 0)]), "ledger-adds-up");
-    let uncounted = Range { ledger: Ledger { superseded: 1, dead_lettered: 1, ..kept(0) }, ..range(5, 7) };
-    refused(&state, &append(uncounted, vec![segment(2, 1, 0)]), "ledger-adds-up");
+    refused(
+        &state,
+        &append(range(5, 7), vec![segment(2, 1, 0)]),
+        "ledger-adds-up",
+    );
+    let uncounted = Range {
+        ledger: Ledger {
+            superseded: 1,
+            dead_lettered: 1,
+            ..kept(0)
+        },
+        ..range(5, 7)
+    };
+    refused(
+        &state,
+        &append(uncounted, vec![segment(2, 1, 0)]),
+        "ledger-adds-up",
+    );
     let mut after = state.clone();
-    let counted = Ledger { kept: 2, superseded: 1, dead_lettered: 1, not_records: 1 };
-    let delta = append(Range { ledger: counted, ..range(5, 10) }, vec![segment(2, 1, 1)]);
+    let counted = Ledger {
+        kept: 2,
+        superseded: 1,
+        dead_lettered: 1,
+        not_records: 1,
+        lost: 0,
+    };
+    let delta = append(
+        Range {
+            ledger: counted,
+            ..range(5, 10)
+        },
+        vec![segment(2, 1, 1)],
+    );
     after.apply(7, 0, &delta).expect("all columns count");
     assert_eq!(after.ledger(), Ledger { kept: 7, ..counted });
     assert_eq!(after.entries(), 7);
@@ -111,23 +205,63 @@ fn should_refuse_a_ledger_that_does_not_add_up() {
 #[test]
 fn should_refuse_a_segment_that_is_live_or_older_than_the_mark() {
     let mut state = begun();
-    refused(&state, &append(range(5, 6), vec![segment(1, 1, 0)]), "segment-new");
-    state.apply(7, 0, &Delta::Mark(Mark { cutoff_ms: BEGIN_MS + 10, retain_from: 3 })).expect("applies");
-    refused(&state, &append(range(5, 6), vec![segment(9, 1, 0)]), "segment-new");
-    state.apply(8, 0, &append(range(5, 6), vec![segment(10, 1, 0)])).expect("minted at the cutoff");
+    refused(
+        &state,
+        &append(range(5, 6), vec![segment(1, 1, 0)]),
+        "segment-new",
+    );
+    state
+        .apply(
+            7,
+            0,
+            &Delta::Mark(Mark {
+                cutoff_ms: BEGIN_MS + 10,
+                retain_from: 3,
+            }),
+        )
+        .expect("applies");
+    refused(
+        &state,
+        &append(range(5, 6), vec![segment(9, 1, 0)]),
+        "segment-new",
+    );
+    state
+        .apply(8, 0, &append(range(5, 6), vec![segment(10, 1, 0)]))
+        .expect("minted at the cutoff");
 }
 
 #[test]
 fn should_refuse_to_replace_or_shadow_what_is_not_live() {
     let state = begun();
-    refused(&state, &replace(&[2], Vec::new(), 0, EntryHash::default()), "segment-live");
-    refused(&state, &replace(&[1, 1], Vec::new(), 10, hash(1) + hash(1)), "segment-live");
-    let with = |shadows| Delta::Append { ranges: Vec::new(), adds: Vec::new(), shadows };
+    refused(
+        &state,
+        &replace(&[2], Vec::new(), 0, EntryHash::default()),
+        "segment-live",
+    );
+    refused(
+        &state,
+        &replace(&[1, 1], Vec::new(), 10, hash(1) + hash(1)),
+        "segment-live",
+    );
+    let with = |shadows| Delta::Append {
+        ranges: Vec::new(),
+        adds: Vec::new(),
+        shadows,
+    };
     refused(&state, &with(bits(2, &[0])), "segment-live");
     refused(&state, &with(bits(1, &[5])), "segment-live");
-    refused(&state, &with(Shadows { inline: BTreeMap::new(), object: Some((id(5), vec![id(2)])) }), "segment-live");
+    refused(
+        &state,
+        &with(Shadows {
+            inline: BTreeMap::new(),
+            object: Some((id(5), vec![id(2)])),
+        }),
+        "segment-live",
+    );
     let mut after = state.clone();
-    after.apply(7, 0, &with(bits(1, &[0, 4]))).expect("the first row and the delete");
+    after
+        .apply(7, 0, &with(bits(1, &[0, 4])))
+        .expect("the first row and the delete");
     assert_eq!(after.segments[&id(1)].shadow.inline.0.len(), 2);
     assert_eq!(after.segments[&id(1)].shadow.version, 7);
 }
@@ -137,13 +271,30 @@ fn should_refuse_a_replace_that_loses_or_invents_entries() {
     let state = begun();
     let output = |rows, deletes, number| {
         let meta = segment(2, rows, deletes);
-        vec![SegmentMeta { hash: hash(number), ..meta }]
+        vec![SegmentMeta {
+            hash: hash(number),
+            ..meta
+        }]
     };
-    refused(&state, &replace(&[1], output(4, 0, 1), 0, EntryHash::default()), "replace-conserves");
-    refused(&state, &replace(&[1], output(4, 1, 2), 0, EntryHash::default()), "replace-conserves");
-    refused(&state, &replace(&[1], output(3, 1, 2), 1, hash(1)), "replace-conserves");
+    refused(
+        &state,
+        &replace(&[1], output(4, 0, 1), 0, EntryHash::default()),
+        "replace-conserves",
+    );
+    refused(
+        &state,
+        &replace(&[1], output(4, 1, 2), 0, EntryHash::default()),
+        "replace-conserves",
+    );
+    refused(
+        &state,
+        &replace(&[1], output(3, 1, 2), 1, hash(1)),
+        "replace-conserves",
+    );
     let mut after = state.clone();
-    after.apply(7, 0, &replace(&[1], output(3, 1, 2), 1, hash(1) - hash(2))).expect("conserved");
+    after
+        .apply(7, 0, &replace(&[1], output(3, 1, 2), 1, hash(1) - hash(2)))
+        .expect("conserved");
     assert_eq!((after.entries(), after.dropped_entries), (4, 1));
     assert_eq!(after.segments.keys().collect::<Vec<_>>(), [&id(2)]);
 }
@@ -151,28 +302,52 @@ fn should_refuse_a_replace_that_loses_or_invents_entries() {
 #[test]
 fn should_refuse_a_mark_that_goes_back_or_beyond_its_version() {
     let mut state = begun();
-    let mark = |cutoff_ms, retain_from| Delta::Mark(Mark { cutoff_ms, retain_from });
+    let mark = |cutoff_ms, retain_from| {
+        Delta::Mark(Mark {
+            cutoff_ms,
+            retain_from,
+        })
+    };
     state.apply(4, 0, &mark(100, 3)).expect("applies");
     refused(&state, &mark(99, 3), "mark-monotone");
     refused(&state, &mark(100, 2), "mark-monotone");
     refused(&state, &mark(100, 8), "mark-monotone");
-    state.apply(5, 0, &mark(100, 3)).expect("standing still is allowed");
+    state
+        .apply(5, 0, &mark(100, 3))
+        .expect("standing still is allowed");
     assert_eq!((state.cutoff_ms(), state.retain_from()), (100, 3));
 }
 
 #[test]
 fn should_keep_pins_unique_readable_and_ended_once() {
     let mut state = begun();
-    let pin = |name: &str, version| Delta::Pin { name: name.to_owned(), version };
-    let unpin = |name: &str, version| Delta::Unpin { name: name.to_owned(), version };
+    let pin = |name: &str, version| Delta::Pin {
+        name: name.to_owned(),
+        version,
+    };
+    let unpin = |name: &str, version| Delta::Unpin {
+        name: name.to_owned(),
+        version,
+    };
     refused(&state, &pin("a", 7), "pin-readable");
     state.apply(7, 0, &pin("a", 3)).expect("applies");
     refused(&state, &pin("a", 4), "pin-new");
     refused(&state, &unpin("a", 4), "pin-live");
     refused(&state, &unpin("b", 3), "pin-live");
-    state.apply(8, 0, &Delta::Mark(Mark { cutoff_ms: 0, retain_from: 5 })).expect("applies");
+    state
+        .apply(
+            8,
+            0,
+            &Delta::Mark(Mark {
+                cutoff_ms: 0,
+                retain_from: 5,
+            }),
+        )
+        .expect("applies");
     refused(&state, &pin("b", 4), "pin-readable");
-    state.apply(9, 0, &pin("b", 3)).expect("pinned already, so still readable");
+    state
+        .apply(9, 0, &pin("b", 3))
+        .expect("pinned already, so still readable");
     state.apply(10, 0, &unpin("a", 3)).expect("applies");
     assert_eq!(state.pinned(), [3]);
 }
@@ -181,7 +356,11 @@ fn should_keep_pins_unique_readable_and_ended_once() {
 fn should_refuse_a_source_that_is_not_the_next() {
     let mut state = begun();
     let next = sources(1).remove(&0).expect("a source");
-    let source = |previous, id| Delta::Source { previous, id, source: next.clone() };
+    let source = |previous, id| Delta::Source {
+        previous,
+        id,
+        source: next.clone(),
+    };
     refused(&state, &source(None, 1), "source-new");
     refused(&state, &source(Some(1), 2), "source-new");
     refused(&state, &source(Some(0), 0), "source-new");
@@ -194,40 +373,105 @@ fn should_refuse_everything_after_a_retire() {
     let mut state = begun();
     state.apply(7, 0, &Delta::Retire {}).expect("applies");
     refused(&state, &Delta::Retire {}, "fenced-retired");
-    refused(&state, &append(range(5, 6), vec![segment(2, 1, 0)]), "fenced-retired");
+    refused(
+        &state,
+        &append(range(5, 6), vec![segment(2, 1, 0)]),
+        "fenced-retired",
+    );
     assert!(State::retired(&state));
 }
 
 #[test]
 fn should_read_back_every_kind_of_delta_and_the_state() {
-    let shadows = Shadows { object: Some((id(5), vec![id(1)])), ..bits(1, &[0, 3]) };
-    let source = Source { starts: BTreeMap::from([(0, 0), (7, u64::MAX)]), ..sources(1).remove(&0).expect("one") };
-    let empty = Range { log_time: i64::MIN, last: None, ..range(5, 5) };
+    let shadows = Shadows {
+        object: Some((id(5), vec![id(1)])),
+        ..bits(1, &[0, 3])
+    };
+    let source = Source {
+        starts: BTreeMap::from([(0, 0), (7, u64::MAX)]),
+        ..sources(1).remove(&0).expect("one")
+    };
+    let empty = Range {
+        log_time: i64::MIN,
+        last: None,
+        ..range(5, 5)
+    };
     let deltas = [
-        Delta::Append { ranges: vec![range(5, 6), empty], adds: vec![segment(2, 1, 0)], shadows: shadows.clone() },
+        Delta::Append {
+            ranges: vec![range(5, 6), empty],
+            adds: vec![segment(2, 1, 0)],
+            shadows: shadows.clone(),
+        },
         Delta::Replace {
             inputs: vec![id(1)],
             adds: vec![segment(2, 1, 0)],
             shadows,
-            dropped: Dropped { entries: u64::MAX, hash: hash(3) },
+            dropped: Dropped {
+                entries: u64::MAX,
+                hash: hash(3),
+            },
         },
-        Delta::Mark(Mark { cutoff_ms: u64::MAX, retain_from: 1 << 60 }),
-        Delta::Pin { name: "p \"q\"".to_owned(), version: u64::MAX },
-        Delta::Unpin { name: String::new(), version: 0 },
-        Delta::Source { previous: None, id: 3, source: source.clone() },
+        Delta::Mark(Mark {
+            cutoff_ms: u64::MAX,
+            retain_from: 1 << 60,
+        }),
+        Delta::Pin {
+            name: "p \"q\"".to_owned(),
+            version: u64::MAX,
+        },
+        Delta::Unpin {
+            name: String::new(),
+            version: 0,
+        },
+        Delta::Source {
+            previous: None,
+            id: 3,
+            source: source.clone(),
+        },
+        accept(0, 5, 9),
+        Delta::Partition {
+            source: 0,
+            partition: 9,
+            start: 1,
+        },
         Delta::Retire {},
     ];
     for delta in deltas {
         let text = serde_json::to_string(&delta).expect("serialises");
-        assert_eq!(serde_json::from_str::<Delta>(&text).expect("parses"), delta, "{text}");
+        assert_eq!(
+            serde_json::from_str::<Delta>(&text).expect("parses"),
+            delta,
+            "{text}"
+        );
         assert!(text.starts_with("{\"kind\":\""), "{text}");
     }
     let mut state = begun();
     state.sources.insert(3, source);
-    state.apply(7, 0, &Delta::Pin { name: "p".to_owned(), version: 2 }).expect("applies");
-    state.apply(8, 0, &Delta::Mark(Mark { cutoff_ms: 1, retain_from: 1 })).expect("applies");
+    state
+        .apply(
+            7,
+            0,
+            &Delta::Pin {
+                name: "p".to_owned(),
+                version: 2,
+            },
+        )
+        .expect("applies");
+    state
+        .apply(
+            8,
+            0,
+            &Delta::Mark(Mark {
+                cutoff_ms: 1,
+                retain_from: 1,
+            }),
+        )
+        .expect("applies");
     let text = serde_json::to_string(&state).expect("serialises");
-    assert_eq!(serde_json::from_str::<IncarnationState>(&text).expect("parses"), state);
+    assert_eq!(
+        serde_json::from_str::<IncarnationState>(&text).expect("parses"),
+        state
+    );
 }
 
 /// Every other bit: nothing that run-length or array containers could shorten.
@@ -242,14 +486,27 @@ fn should_keep_small_shadows_inline_and_put_large_ones_into_one_object() {
         let store = Store::directory(directory.path()).expect("a store");
         let small = BTreeMap::from([(id(1), scattered(10, 0)), (id(2), RoaringBitmap::new())]);
         let placed = Shadows::place(small, &store, id(9)).await.expect("placed");
-        assert_eq!(placed.touched().into_iter().collect::<Vec<_>>(), [id(1)], "empty bits touch nothing");
+        assert_eq!(
+            placed.touched().into_iter().collect::<Vec<_>>(),
+            [id(1)],
+            "empty bits touch nothing"
+        );
         assert!(placed.object.is_none());
         let bits = BTreeMap::from([(id(1), scattered(1500, 0)), (id(2), scattered(1500, 3))]);
-        assert!(bits.values().map(RoaringBitmap::serialized_size).sum::<usize>() > INLINE_BYTES_MAX);
-        let placed = Shadows::place(bits.clone(), &store, id(9)).await.expect("placed");
+        assert!(
+            bits.values()
+                .map(RoaringBitmap::serialized_size)
+                .sum::<usize>()
+                > INLINE_BYTES_MAX
+        );
+        let placed = Shadows::place(bits.clone(), &store, id(9))
+            .await
+            .expect("placed");
         assert!(placed.inline.is_empty());
         assert_eq!(store.list("shadow").await.expect("listed").len(), 1);
-        let objects = crate::shadow::read_objects(&store, &[id(9)].into()).await.expect("read");
+        let objects = crate::shadow::read_objects(&store, &[id(9)].into())
+            .await
+            .expect("read");
         for (segment, expected) in bits {
             let mut refs = crate::shadow::ShadowRefs::default();
             refs.absorb(3, &segment, &placed);
@@ -267,30 +524,57 @@ fn should_mean_the_same_after_folding_its_shadow_objects() {
         let directory = tempfile::tempdir().expect("a directory");
         let store = Store::directory(directory.path()).expect("a store");
         let mut state = begun();
-        state.apply(2, 0, &append(range(5, 65_005), vec![segment(2, 65_000, 0)])).expect("applies");
+        state
+            .apply(2, 0, &append(range(5, 65_005), vec![segment(2, 65_000, 0)]))
+            .expect("applies");
         let mut expected = RoaringBitmap::new();
         for number in 0..SHADOW_OBJECTS_MAX as u32 {
             assert!(!state.fold_due(), "object {number}");
             let bits = scattered(3000, 2000 * number);
             expected |= &bits;
             let shadows =
-                Shadows::place([(id(2), bits)].into(), &store, id(100 + u64::from(number))).await.expect("placed");
-            let delta = Delta::Append { ranges: Vec::new(), adds: Vec::new(), shadows };
-            state.apply(3 + u64::from(number), 0, &delta).expect("applies");
+                Shadows::place([(id(2), bits)].into(), &store, id(100 + u64::from(number)))
+                    .await
+                    .expect("placed");
+            let delta = Delta::Append {
+                ranges: Vec::new(),
+                adds: Vec::new(),
+                shadows,
+            };
+            state
+                .apply(3 + u64::from(number), 0, &delta)
+                .expect("applies");
         }
-        state.apply(50, 0, &Delta::Append { ranges: Vec::new(), adds: Vec::new(), shadows: bits(1, &[2]) }).expect("applies");
+        state
+            .apply(
+                50,
+                0,
+                &Delta::Append {
+                    ranges: Vec::new(),
+                    adds: Vec::new(),
+                    shadows: bits(1, &[2]),
+                },
+            )
+            .expect("applies");
         assert!(state.fold_due());
 
         let folded = state.fold(&store).await.expect("folded");
 
         assert!(!folded.fold_due());
         assert_eq!(folded.shadow_objects().len(), 1);
-        let objects = crate::shadow::read_objects(&store, &folded.shadow_objects()).await.expect("read");
-        let whole = |number| crate::shadow::union(&id(number), &folded.segments[&id(number)].shadow, &objects);
+        let objects = crate::shadow::read_objects(&store, &folded.shadow_objects())
+            .await
+            .expect("read");
+        let whole = |number| {
+            crate::shadow::union(&id(number), &folded.segments[&id(number)].shadow, &objects)
+        };
         assert_eq!(whole(2), expected);
         assert_eq!(whole(1), [2].into_iter().collect());
         for (id, segment) in &state.segments {
-            assert_eq!(folded.segments[id].shadow.version, segment.shadow.version, "readers keep their bitmaps");
+            assert_eq!(
+                folded.segments[id].shadow.version, segment.shadow.version,
+                "readers keep their bitmaps"
+            );
         }
     });
 }
@@ -318,18 +602,119 @@ fn should_read_old_versions_before_and_after_a_fold() {
             writer.flush().await.expect("flushed");
             cards.push(writer.snapshot().live_rows);
         }
-        assert!(!site.list("shadow").await.is_empty(), "shadow objects were written");
-        assert!(writer.snapshot().state().shadow_objects().len() < SHADOW_OBJECTS_MAX, "and folded");
+        assert!(
+            !site.list("shadow").await.is_empty(),
+            "shadow objects were written"
+        );
+        assert!(
+            writer.snapshot().state().shadow_objects().len() < SHADOW_OBJECTS_MAX,
+            "and folded"
+        );
         let fresh = site.open("query").await;
         for (version, card) in cards.iter().enumerate() {
             for handle in [&writer, &fresh] {
-                assert_eq!(handle.at(version as u64).await.expect("opened").live_rows, *card, "version {version}");
+                assert_eq!(
+                    handle.at(version as u64).await.expect("opened").live_rows,
+                    *card,
+                    "version {version}"
+                );
             }
         }
-        assert!(cards.windows(2).skip(1).all(|pair| pair[0] > pair[1]), "{cards:?}");
+        assert!(
+            cards.windows(2).skip(1).all(|pair| pair[0] > pair[1]),
+            "{cards:?}"
+        );
         site.tick(5);
-        writer.collect_garbage(&crate::GcOptions { grace_ms: 0, dry_run: false }).await.expect("collected");
-        assert_eq!(site.open("query").await.snapshot().live_rows, cards[cards.len() - 1]);
+        writer
+            .collect_garbage(&crate::GcOptions {
+                grace_ms: 0,
+                dry_run: false,
+            })
+            .await
+            .expect("collected");
+        assert_eq!(
+            site.open("query").await.snapshot().live_rows,
+            cards[cards.len() - 1]
+        );
         verify(&writer, &log).await;
+    });
+}
+
+fn accept(partition: u32, from: u64, to: u64) -> Delta {
+    Delta::Accept {
+        source: 0,
+        partition,
+        from,
+        to,
+    }
+}
+
+#[test]
+fn should_count_an_accepted_loss_and_go_on_behind_it() {
+    let mut state = begun();
+    state.apply(2, 0, &accept(0, 5, 9)).expect("applies");
+    let checkpoint = state.checkpoint(0, 0).expect("known");
+    assert_eq!((checkpoint.next, checkpoint.ledger.lost), (9, 4));
+    assert_eq!(
+        checkpoint.ledger.total(),
+        checkpoint.next - checkpoint.start
+    );
+    state
+        .apply(3, 0, &append(range(9, 10), vec![segment(2, 1, 0)]))
+        .expect("applies");
+}
+
+#[test]
+fn should_refuse_a_loss_that_does_not_begin_at_the_stored_next() {
+    let state = begun();
+    for (from, to) in [(4, 9), (6, 9), (5, 4)] {
+        refused(&state, &accept(0, from, to), "append-contiguous");
+    }
+    refused(&state, &accept(7, 0, 1), "append-contiguous");
+}
+
+#[test]
+fn should_add_an_unknown_partition_once() {
+    let add = |source, partition| Delta::Partition {
+        source,
+        partition,
+        start: 3,
+    };
+    let mut state = begun();
+    state.apply(2, 0, &add(0, 9)).expect("applies");
+    let checkpoint = state.checkpoint(0, 9).expect("known");
+    assert_eq!((checkpoint.start, checkpoint.next), (3, 3));
+    assert_eq!(state.sources[&0].starts[&9], 3);
+    refused(&state, &add(0, 9), "partition-new");
+    refused(&state, &add(5, 0), "partition-new");
+}
+
+#[test]
+fn should_rank_a_new_epoch_above_everything_before_it() {
+    run(async {
+        let site = Site::new(Metric::L2, 1).await;
+        let writer = site.open("ingest").await;
+        let before = writer.snapshot().state().sources[&0].clone();
+        let source = crate::NewSource {
+            kind: before.kind.clone(),
+            cluster: "another".to_owned(),
+            topic: before.topic.clone(),
+            starts: BTreeMap::from([(0, 0)]),
+        };
+        writer.open_source(source).await.expect("opened");
+        let snapshot = writer.snapshot();
+        let state = snapshot.state();
+        assert_eq!(
+            (state.sources[&1].epoch, &*state.sources[&1].cluster),
+            (1, "another")
+        );
+        let old = position(0, i64::MAX, 9);
+        let new = vexlake_segment::Position {
+            source: 1,
+            log_time: 0,
+            ..position(0, 0, 0)
+        };
+        assert!(state.order(&new) > state.order(&old));
+        assert_eq!(state.checkpoint(1, 0).expect("fresh").next, 0);
     });
 }

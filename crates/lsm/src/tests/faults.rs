@@ -34,7 +34,12 @@ async fn history(seed: u64, per_mille: u64) -> u64 {
     let handle = open.expect("opens once in many tries");
     for round in 0..ROUNDS {
         for number in 0..6u32 {
-            log.upsert(number % 2, &format!("k{}", (number + round) % 7), i64::from(round), u64::from(number));
+            log.upsert(
+                number % 2,
+                &format!("k{}", (number + round) % 7),
+                i64::from(round),
+                u64::from(number),
+            );
         }
         log.put(1, &format!("k{round}"), i64::from(round), Change::Delete);
         log.put(0, "k6", i64::from(round), Change::SetAttrs(String::new()));
@@ -43,9 +48,16 @@ async fn history(seed: u64, per_mille: u64) -> u64 {
             let mut tries = 0;
             while applied(&handle, partition) < log.end(partition) {
                 let next = applied(&handle, partition);
-                failures += u32::from(deliver(&handle, &log, partition, next..log.end(partition)).await.is_err());
+                failures += u32::from(
+                    deliver(&handle, &log, partition, next..log.end(partition))
+                        .await
+                        .is_err(),
+                );
                 tries += 1;
-                assert!(tries < TRIES_MAX, "seed {seed}: partition {partition} does not go on");
+                assert!(
+                    tries < TRIES_MAX,
+                    "seed {seed}: partition {partition} does not go on"
+                );
             }
         }
         let mut flushed = handle.flush().await;
@@ -56,7 +68,10 @@ async fn history(seed: u64, per_mille: u64) -> u64 {
             failures += 1;
             flushed = handle.flush().await;
         }
-        assert!(flushed.expect("flushed in the end").lost.is_empty(), "seed {seed}: nobody else is here");
+        assert!(
+            flushed.expect("flushed in the end").lost.is_empty(),
+            "seed {seed}: nobody else is here"
+        );
         let clean = site.open("check").await;
         check(&clean, &log, L1).await;
         verify(&clean, &log).await;
@@ -64,7 +79,12 @@ async fn history(seed: u64, per_mille: u64) -> u64 {
             failures += u32::from(merge(&handle, &spec_of(&handle, None)).await.is_err());
         }
         if round % 3 == 2 {
-            let collected = handle.collect_garbage(&GcOptions { grace_ms: 0, dry_run: false }).await;
+            let collected = handle
+                .collect_garbage(&GcOptions {
+                    grace_ms: 0,
+                    dry_run: false,
+                })
+                .await;
             failures += u32::from(collected.is_err());
         }
     }
@@ -82,7 +102,10 @@ fn should_stay_what_the_log_says_under_random_faults() {
         for seed in 0..12 {
             failures += history(seed, if seed % 2 == 0 { 50 } else { 700 }).await;
         }
-        assert!(failures > 0, "faults that no caller ever notices test nothing");
+        assert!(
+            failures > 0,
+            "faults that no caller ever notices test nothing"
+        );
     });
 }
 
@@ -102,14 +125,38 @@ async fn begun() -> (Site, Log) {
 #[test]
 fn should_flush_once_however_replies_are_lost() {
     run(async {
-        for (op, key) in [(Op::Create, "commits/"), (Op::Swap, "HEAD"), (Op::Put, "seg/")] {
-            for fault in [Fault::FailBefore, Fault::FailAfter, Fault::TakenBefore, Fault::TakenAfter] {
+        for (op, key) in [
+            (Op::Create, "commits/"),
+            (Op::Swap, "HEAD"),
+            (Op::Put, "seg/"),
+        ] {
+            for fault in [
+                Fault::FailBefore,
+                Fault::FailAfter,
+                Fault::TakenBefore,
+                Fault::TakenAfter,
+            ] {
                 let (site, log) = begun().await;
-                let store = site.store.clone().with_faults(Faults::scripted([Rule::nth(op, key, 1, fault.clone())]));
-                let writer = site.open_with(&store, "ingest", crash::none()).await.expect("opened");
+                let store = site.store.clone().with_faults(Faults::scripted([Rule::nth(
+                    op,
+                    key,
+                    1,
+                    fault.clone(),
+                )]));
+                let writer = site
+                    .open_with(&store, "ingest", crash::none())
+                    .await
+                    .expect("opened");
                 catch_up(&writer, &log, 0).await;
-                let flushed = writer.flush().await.unwrap_or_else(|error| panic!("{op:?} {fault:?}: {error}"));
-                assert_eq!((flushed.commits, flushed.lost.len()), (1, 0), "{op:?} {fault:?}");
+                let flushed = writer
+                    .flush()
+                    .await
+                    .unwrap_or_else(|error| panic!("{op:?} {fault:?}: {error}"));
+                assert_eq!(
+                    (flushed.commits, flushed.lost.len()),
+                    (1, 0),
+                    "{op:?} {fault:?}"
+                );
                 let clean = site.open("check").await;
                 check(&clean, &log, L1).await;
                 verify(&clean, &log).await;
@@ -124,12 +171,21 @@ fn should_fail_a_flush_that_cannot_upload_and_flush_later() {
     run(async {
         for key in ["data.parquet", "index.vxi", "commits/"] {
             let (site, log) = begun().await;
-            let faults = Faults::scripted([Rule { op: None, ..Rule::every(Op::Put, key, Fault::FailBefore) }]);
+            let faults = Faults::scripted([Rule {
+                op: None,
+                ..Rule::every(Op::Put, key, Fault::FailBefore)
+            }]);
             let store = site.store.clone().with_faults(faults.clone());
             faults.clear();
-            let writer = site.open_with(&store, "ingest", crash::none()).await.expect("opened");
+            let writer = site
+                .open_with(&store, "ingest", crash::none())
+                .await
+                .expect("opened");
             catch_up(&writer, &log, 0).await;
-            faults.add(Rule { op: None, ..Rule::every(Op::Put, key, Fault::FailBefore) });
+            faults.add(Rule {
+                op: None,
+                ..Rule::every(Op::Put, key, Fault::FailBefore)
+            });
             let error = writer.flush().await.expect_err("the store is away");
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
             faults.clear();
@@ -148,14 +204,36 @@ fn should_answer_damaged_blocks_with_an_error_and_never_with_wrong_records() {
             let (site, _log) = begun().await;
             let faults = Faults::scripted([]);
             let store = site.store.clone().with_faults(faults.clone());
-            let reader = site.open_with(&store, "query", crash::none()).await.expect("opened");
+            let reader = site
+                .open_with(&store, "query", crash::none())
+                .await
+                .expect("opened");
             faults.add(Rule::every(Op::Ranges, "data.parquet", fault.clone()));
-            let query = Search { vector: vec![1.0, 2.0, 1.0], k: 5, score_min: None, with_attrs: false };
-            let error = reader.search(&[query.clone()], Scope::Fresh).await.expect_err("damaged");
-            assert!(matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unavailable), "{fault:?}: {error}");
+            let query = Search {
+                vector: vec![1.0, 2.0, 1.0],
+                k: 5,
+                score_min: None,
+                with_attrs: false,
+            };
+            let error = reader
+                .search(std::slice::from_ref(&query), Scope::Fresh)
+                .await
+                .expect_err("damaged");
+            assert!(
+                matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unavailable),
+                "{fault:?}: {error}"
+            );
             assert!(faults.fired() > 0, "{fault:?} struck nothing");
             faults.clear();
-            assert_eq!(reader.search(&[query], Scope::Fresh).await.expect("searched").hits[0].len(), 2);
+            assert_eq!(
+                reader
+                    .search(&[query], Scope::Fresh)
+                    .await
+                    .expect("searched")
+                    .hits[0]
+                    .len(),
+                2
+            );
         }
     });
 }
@@ -166,11 +244,17 @@ fn should_keep_its_snapshot_while_the_store_is_away() {
         let (site, log) = begun().await;
         let faults = Faults::scripted([]);
         let store = site.store.clone().with_faults(faults.clone());
-        let reader = site.open_with(&store, "query", crash::none()).await.expect("opened");
+        let reader = site
+            .open_with(&store, "query", crash::none())
+            .await
+            .expect("opened");
         let writer = site.open("ingest").await;
         catch_up(&writer, &log, 0).await;
         writer.flush().await.expect("flushed");
-        faults.add(Rule { op: None, ..Rule::every(Op::Get, "", Fault::FailBefore) });
+        faults.add(Rule {
+            op: None,
+            ..Rule::every(Op::Get, "", Fault::FailBefore)
+        });
         assert!(reader.follow().await.is_err(), "the store is away");
         assert_eq!(reader.snapshot().version(), 1);
         catch_up(&reader, &log, 0).await;

@@ -14,8 +14,19 @@ const PARTITIONS: u32 = 3;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Produce { key: usize, partition: u32, lag: i64, change: usize, number: u64 },
-    Deliver { to: Who, partition: u32, count: u64, again: u64 },
+    Produce {
+        key: usize,
+        partition: u32,
+        lag: i64,
+        change: usize,
+        number: u64,
+    },
+    Deliver {
+        to: Who,
+        partition: u32,
+        count: u64,
+        again: u64,
+    },
     Flush,
     Seal(Who),
     MergePlanned,
@@ -58,17 +69,30 @@ fn step() -> impl Strategy<Value = Step> {
 /// partitions and are only upserted and deleted, since a patch across partitions is
 /// judged by arrival.
 fn produce(log: &mut Log, now: i64, step: &Step) {
-    let Step::Produce { key, partition, lag, change, number } = *step else { return };
+    let Step::Produce {
+        key,
+        partition,
+        lag,
+        change,
+        number,
+    } = *step
+    else {
+        return;
+    };
     let roams = key >= 4;
-    let partition = if roams { partition } else { key as u32 % PARTITIONS };
+    let partition = if roams {
+        partition
+    } else {
+        key as u32 % PARTITIONS
+    };
     let vector = [number as f32 - 2.0, (number % 2) as f32, 1.0];
-    let attrs = Some(format!("{{\"n\":{number}}}"));
+    let attrs = format!("{{\"n\":{number}}}");
     let change = match change {
-        0..=3 => Change::Upsert(vector, attrs.filter(|_| number % 2 == 0)),
-        4 => Change::Upsert([0.0; 3], attrs),
+        0..=3 => Change::Upsert(vector, (number % 2 == 0).then_some(attrs)),
+        4 => Change::Upsert([0.0; 3], Some(attrs)),
         5 => Change::Delete,
         6 if !roams => Change::SetVector(vector),
-        7 if !roams => Change::SetAttrs(attrs.unwrap_or_default()),
+        7 if !roams => Change::SetAttrs(attrs),
         8 if !roams => Change::SetAttrs(String::new()),
         9 if number == 0 => Change::Gap,
         9 => Change::Bad,
@@ -91,11 +115,18 @@ async fn play(metric: Metric, steps: Vec<Step>) {
         produce(&mut log, number as i64, step);
         match step {
             Step::Produce { .. } => {}
-            Step::Deliver { to, partition, count, again } => {
+            Step::Deliver {
+                to,
+                partition,
+                count,
+                again,
+            } => {
                 let to = if *to == Who::Writer { &writer } else { &reader };
                 let next = applied(to, *partition);
                 let end = (next + count).min(log.end(*partition)).max(next);
-                deliver(to, &log, *partition, next.saturating_sub(*again)..end).await.expect("appended");
+                deliver(to, &log, *partition, next.saturating_sub(*again)..end)
+                    .await
+                    .expect("appended");
             }
             Step::Flush => assert!(writer.flush().await.expect("flushed").lost.is_empty()),
             Step::Seal(Who::Writer) => writer.feed.seal(0),
@@ -105,15 +136,28 @@ async fn play(metric: Metric, steps: Vec<Step>) {
                     merge(&writer, &spec).await.expect("merged");
                 }
             }
-            Step::MergeAll => drop(merge(&reader, &spec_of(&reader, None)).await.expect("merged")),
+            Step::MergeAll => drop(
+                merge(&reader, &spec_of(&reader, None))
+                    .await
+                    .expect("merged"),
+            ),
             Step::Collect => {
-                writer.collect_garbage(&GcOptions { grace_ms: 0, dry_run: false }).await.expect("collected");
+                writer
+                    .collect_garbage(&GcOptions {
+                        grace_ms: 0,
+                        dry_run: false,
+                    })
+                    .await
+                    .expect("collected");
                 // Without a grace period nobody may stay on an older version.
                 reader.follow().await.expect("followed");
             }
             Step::Pin => {
                 let version = writer.snapshot().version();
-                writer.pin(&format!("p{number}"), version).await.expect("pinned");
+                writer
+                    .pin(&format!("p{number}"), version)
+                    .await
+                    .expect("pinned");
                 pinned.push((format!("p{number}"), version));
             }
             Step::Unpin => {
@@ -145,7 +189,11 @@ async fn play(metric: Metric, steps: Vec<Step>) {
 
 async fn check_version(handle: &Arc<Incarnation>, log: &Log, metric: Metric, version: u64) {
     let then = handle.at(version).await.expect("a pinned version");
-    let ends = log.0.keys().map(|partition| (*partition, then.next(0, *partition))).collect();
+    let ends = log
+        .0
+        .keys()
+        .map(|partition| (*partition, then.next(0, *partition)))
+        .collect();
     check_scope(handle, log, metric, Scope::At(version), &ends).await;
 }
 

@@ -12,7 +12,9 @@ async fn recount(handle: &Incarnation, log: &Log, from: u64) -> Report {
     let mut verification = Verification::begin(handle).await.expect("begun");
     for (source, partition, checkpoint) in verification.stretches() {
         let (table, buffer) = log.fetch(partition, from, checkpoint.next);
-        verification.add(source, partition, from, checkpoint.next, &table, &[&buffer]).expect("recounted");
+        verification
+            .add(source, partition, from, checkpoint.next, &table, &[&buffer])
+            .expect("recounted");
     }
     verification.finish()
 }
@@ -21,7 +23,12 @@ async fn begun() -> (Site, Log, std::sync::Arc<Incarnation>) {
     let (site, mut log) = (Site::new(L2, 2).await, Log::default());
     let writer = site.open("ingest").await;
     for number in 0..8u32 {
-        log.upsert(number % 2, &format!("k{}", number % 6), 1, u64::from(number));
+        log.upsert(
+            number % 2,
+            &format!("k{}", number % 6),
+            1,
+            u64::from(number),
+        );
     }
     log.put(0, "k0", 2, Change::Delete);
     log.put(1, "k1", 2, Change::Bad);
@@ -51,7 +58,13 @@ fn should_notice_a_record_that_the_log_has_and_the_lake_has_not() {
         let report = recount(&writer, &log, 0).await;
         assert!(!report.ok);
         assert_eq!((report.missing, report.duplicated), (1, 0), "{report:#?}");
-        assert!(report.problems.iter().any(|line| line.contains("\"other\"")), "{report:#?}");
+        assert!(
+            report
+                .problems
+                .iter()
+                .any(|line| line.contains("\"other\"")),
+            "{report:#?}"
+        );
     });
 }
 
@@ -62,7 +75,13 @@ fn should_notice_a_key_that_the_log_has_not() {
         log.0.get_mut(&0).expect("a partition")[1].change = Change::Bad;
         let report = recount(&writer, &log, 0).await;
         assert!(!report.ok && report.duplicated == 1, "{report:#?}");
-        assert!(report.problems.iter().any(|line| line.starts_with("ledger")), "{report:#?}");
+        assert!(
+            report
+                .problems
+                .iter()
+                .any(|line| line.starts_with("ledger")),
+            "{report:#?}"
+        );
     });
 }
 
@@ -71,11 +90,29 @@ fn should_notice_a_commit_that_passed_records_without_keeping_them() {
     run(async {
         let (_site, mut log, writer) = begun().await;
         log.upsert(0, "skipped", 9, 1);
-        let ledger = Ledger { superseded: 1, ..Ledger::default() };
-        let range = Range { source: 0, partition: 0, from: 5, to: 6, log_time: 9, last: None, ledger };
+        let ledger = Ledger {
+            superseded: 1,
+            ..Ledger::default()
+        };
+        let range = Range {
+            source: 0,
+            partition: 0,
+            from: 5,
+            to: 6,
+            log_time: 9,
+            last: None,
+            ledger,
+        };
         let (adds, shadows) = (Vec::new(), Default::default());
-        let delta = Delta::Append { ranges: vec![range], adds, shadows };
-        writer.commit_simple(|_| delta.clone()).await.expect("committed");
+        let delta = Delta::Append {
+            ranges: vec![range],
+            adds,
+            shadows,
+        };
+        writer
+            .commit_simple(|_| delta.clone())
+            .await
+            .expect("committed");
         let report = recount(&writer, &log, 0).await;
         assert_eq!((report.ok, report.missing), (false, 1), "{report:#?}");
     });

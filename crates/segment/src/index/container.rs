@@ -24,7 +24,7 @@ const TRAILER_BYTES: usize = 32;
 const DIRECTORY_ENTRY_BYTES: usize = 24;
 /// A cache line, and what AVX-512 loads like.
 const ALIGNMENT: u64 = 64;
-/// Sections in one file; 13 today.
+/// Sections in one file; 12 today.
 const SECTIONS_MAX: usize = 256;
 
 /// Writes a file front to back; nothing is sought, nothing is held but the directory.

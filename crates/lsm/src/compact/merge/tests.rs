@@ -18,7 +18,12 @@ async fn begun() -> (Site, Log, Arc<Incarnation>) {
     let writer = site.open("ingest").await;
     for round in 0..3i64 {
         for number in 0..6u32 {
-            log.upsert(number % 2, &format!("k{}", i64::from(number) + round), round, u64::from(number));
+            log.upsert(
+                number % 2,
+                &format!("k{}", i64::from(number) + round),
+                round,
+                u64::from(number),
+            );
         }
         log.put(0, "k0", round, Change::Delete);
         for partition in 0..2 {
@@ -33,9 +38,16 @@ async fn begun() -> (Site, Log, Arc<Incarnation>) {
 async fn held_at(
     site: &Site,
     point: &'static str,
-) -> (Arc<Incarnation>, tokio::task::JoinHandle<Result<Merged>>, Gate) {
+) -> (
+    Arc<Incarnation>,
+    tokio::task::JoinHandle<Result<Merged>>,
+    Gate,
+) {
     let (hook, gate) = Gate::at(point);
-    let worker = site.open_with(&site.store, "compactor", hook).await.expect("opened");
+    let worker = site
+        .open_with(&site.store, "compactor", hook)
+        .await
+        .expect("opened");
     let task = tokio::spawn({
         let worker = worker.clone();
         async move { merge(&worker, &spec_of(&worker, None)).await }
@@ -63,10 +75,18 @@ fn should_move_shadows_that_appear_while_it_runs_to_its_output() {
             }
             gate.open();
             let merged = task.await.expect("no panic").expect("merged");
-            assert_eq!((merged.status, merged.segments.len()), ("done", 1), "at {point}");
+            assert_eq!(
+                (merged.status, merged.segments.len()),
+                ("done", 1),
+                "at {point}"
+            );
             assert_eq!(merged.rows + merged.dropped, before);
             let output = &worker.snapshot().segments[&merged.segments[0]];
-            assert_eq!(output.shadow.len(), 4, "k3, k5, k2 and the delete of k0 were hidden meanwhile");
+            assert_eq!(
+                output.shadow.len(),
+                4,
+                "k3, k5, k2 and the delete of k0 were hidden meanwhile"
+            );
             check(&worker, &log, COSINE).await;
             writer.follow().await.expect("followed");
             check(&writer, &log, COSINE).await;
@@ -82,17 +102,31 @@ fn should_end_as_superseded_when_another_merge_took_an_input() {
             let (site, log, writer) = begun().await;
             let (worker, task, gate) = held_at(&site, point).await;
             let one = writer.snapshot().segments.keys().next().copied();
-            merge(&writer, &spec_of(&writer, Some(one.into_iter().collect()))).await.expect("merged");
+            merge(&writer, &spec_of(&writer, Some(one.into_iter().collect())))
+                .await
+                .expect("merged");
             gate.open();
             let merged = task.await.expect("no panic").expect("no error");
-            assert_eq!((merged.status, merged.segments.len()), ("superseded", 0), "at {point}");
+            assert_eq!(
+                (merged.status, merged.segments.len()),
+                ("superseded", 0),
+                "at {point}"
+            );
             check(&worker, &log, COSINE).await;
             verify(&worker, &log).await;
             site.tick(5);
-            let options = GcOptions { grace_ms: 0, dry_run: false };
+            let options = GcOptions {
+                grace_ms: 0,
+                dry_run: false,
+            };
             writer.collect_garbage(&options).await.expect("collected");
             let live = writer.snapshot().segments.len();
-            let data = site.list("seg").await.into_iter().filter(|key| key.ends_with("data.parquet")).count();
+            let data = site
+                .list("seg")
+                .await
+                .into_iter()
+                .filter(|key| key.ends_with("data.parquet"))
+                .count();
             assert_eq!(data, live, "the useless output was collected");
         }
     });
@@ -104,10 +138,16 @@ fn should_end_as_superseded_when_its_inputs_are_gone_or_unknown() {
         let (site, log, writer) = begun().await;
         let spec = spec_of(&writer, None);
         assert_eq!(merge(&writer, &spec).await.expect("merged").status, "done");
-        assert_eq!(merge(&writer, &spec).await.expect("no error").status, "superseded");
+        assert_eq!(
+            merge(&writer, &spec).await.expect("no error").status,
+            "superseded"
+        );
         let unknown = spec_of(&writer, Some(vec![Ulid::from_parts(1, 1)]));
         let stale = site.open("compactor").await;
-        assert_eq!(merge(&stale, &unknown).await.expect("no error").status, "superseded");
+        assert_eq!(
+            merge(&stale, &unknown).await.expect("no error").status,
+            "superseded"
+        );
         check(&writer, &log, COSINE).await;
     });
 }
@@ -122,12 +162,27 @@ fn should_end_as_superseded_when_its_inputs_are_swept_under_its_reads() {
         let merging = tokio::spawn({
             let (worker, spec) = (worker.clone(), spec.clone());
             let progress = move |_: Progress| hook("batch");
-            async move { worker.merge(&spec, &MergeOptions::default(), &AtomicBool::new(false), &progress).await }
+            async move {
+                worker
+                    .merge(
+                        &spec,
+                        &MergeOptions::default(),
+                        &AtomicBool::new(false),
+                        &progress,
+                    )
+                    .await
+            }
         });
         gate.wait();
         merge(&writer, &spec).await.expect("merged");
         site.tick(5);
-        writer.collect_garbage(&GcOptions { grace_ms: 0, dry_run: false }).await.expect("collected");
+        writer
+            .collect_garbage(&GcOptions {
+                grace_ms: 0,
+                dry_run: false,
+            })
+            .await
+            .expect("collected");
         gate.open();
         let merged = merging.await.expect("no panic");
         assert_eq!(merged.expect("no error").status, "superseded");
@@ -141,10 +196,19 @@ fn should_stop_between_batches_when_cancelled_and_change_nothing() {
         let (site, log, writer) = begun().await;
         let (cancelled, version) = (AtomicBool::new(false), writer.snapshot().version());
         let hook = |_: Progress| cancelled.store(true, Ordering::SeqCst);
-        let merged = writer.merge(&spec_of(&writer, None), &MergeOptions::default(), &cancelled, &hook).await;
+        let merged = writer
+            .merge(
+                &spec_of(&writer, None),
+                &MergeOptions::default(),
+                &cancelled,
+                &hook,
+            )
+            .await;
         assert_eq!(merged.expect("no error").status, "cancelled");
         assert_eq!(writer.snapshot().version(), version);
-        let left = std::fs::read_dir(site.path().join("spool")).expect("a spool").count();
+        let left = std::fs::read_dir(site.path().join("spool"))
+            .expect("a spool")
+            .count();
         assert_eq!(left, 0, "the spool is empty");
         check(&writer, &log, COSINE).await;
     });
@@ -154,8 +218,18 @@ fn should_stop_between_batches_when_cancelled_and_change_nothing() {
 fn should_refuse_more_entries_than_its_memory_holds() {
     run(async {
         let (_site, _log, writer) = begun().await;
-        let options = MergeOptions { memory_bytes_max: 1000, bytes_per_second_max: 0 };
-        let refused = writer.merge(&spec_of(&writer, None), &options, &AtomicBool::new(false), &|_| {}).await;
+        let options = MergeOptions {
+            memory_bytes_max: 1000,
+            bytes_per_second_max: 0,
+        };
+        let refused = writer
+            .merge(
+                &spec_of(&writer, None),
+                &options,
+                &AtomicBool::new(false),
+                &|_| {},
+            )
+            .await;
         assert_eq!(refused.expect_err("too many").kind(), ErrorKind::Invalid);
     });
 }
@@ -171,8 +245,16 @@ fn should_replace_wholly_shadowed_inputs_by_nothing() {
             writer.flush().await.expect("flushed");
         }
         let oldest = writer.snapshot().segments.keys().next().copied();
-        let merged = merge(&writer, &spec_of(&writer, Some(oldest.into_iter().collect()))).await.expect("merged");
-        assert_eq!((merged.status, merged.segments.len(), merged.dropped), ("done", 0, 1));
+        let merged = merge(
+            &writer,
+            &spec_of(&writer, Some(oldest.into_iter().collect())),
+        )
+        .await
+        .expect("merged");
+        assert_eq!(
+            (merged.status, merged.segments.len(), merged.dropped),
+            ("done", 0, 1)
+        );
         check(&writer, &log, COSINE).await;
         verify(&writer, &log).await;
     });
@@ -188,7 +270,9 @@ fn should_keep_a_delete_so_that_a_late_record_stays_hidden() {
         log.upsert(0, "b", 200, 1);
         catch_up(&writer, &log, 0).await;
         writer.flush().await.expect("flushed");
-        merge(&writer, &spec_of(&writer, None)).await.expect("merged");
+        merge(&writer, &spec_of(&writer, None))
+            .await
+            .expect("merged");
         log.upsert(1, "a", 150, 2);
         catch_up(&writer, &log, 1).await;
         check(&writer, &log, COSINE).await;

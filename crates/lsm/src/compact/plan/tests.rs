@@ -25,22 +25,41 @@ fn state(segments: &[(u64, u32)]) -> IncarnationState {
             id: id(number),
             rows: *rows,
             deletes: 0,
-            files: vec![FileMeta { name: "data.parquet".to_owned(), bytes: *bytes, crc32c: 0 }],
+            files: vec![FileMeta {
+                name: "data.parquet".to_owned(),
+                bytes: *bytes,
+                crc32c: 0,
+            }],
             log_time_min: 0,
             log_time_max: 0,
             hash: EntryHash::default(),
             created_ms: 0,
         };
-        state.segments.insert(id(number), SegmentState { meta, shadow: ShadowRefs::default() });
+        state.segments.insert(
+            id(number),
+            SegmentState {
+                meta,
+                shadow: ShadowRefs::default(),
+            },
+        );
     }
     state
 }
 
-fn inputs(segments: &[(u64, u32)], policy: &Policy, shadowed: &dyn Fn(&Ulid) -> u64) -> Vec<Vec<usize>> {
+fn inputs(
+    segments: &[(u64, u32)],
+    policy: &Policy,
+    shadowed: &dyn Fn(&Ulid) -> u64,
+) -> Vec<Vec<usize>> {
     let state = state(segments);
-    let numbers: BTreeMap<Ulid, usize> = (0..segments.len()).map(|number| (id(number), number)).collect();
+    let numbers: BTreeMap<Ulid, usize> = (0..segments.len())
+        .map(|number| (id(number), number))
+        .collect();
     let specs = plan_compaction(&state, 3, policy, shadowed);
-    specs.iter().map(|spec| spec.inputs.iter().map(|id| numbers[id]).collect()).collect()
+    specs
+        .iter()
+        .map(|spec| spec.inputs.iter().map(|id| numbers[id]).collect())
+        .collect()
 }
 
 fn plan(segments: &[(u64, u32)]) -> Vec<Vec<usize>> {
@@ -60,50 +79,95 @@ fn should_merge_a_full_tier_oldest_first() {
 
 #[test]
 fn should_not_merge_segments_of_different_tiers() {
-    assert!(plan(&[(MIB, 1), (MIB, 1), (100 * MIB, 1), (100 * MIB, 1), (100 * MIB, 1)]).is_empty());
+    assert!(
+        plan(&[
+            (MIB, 1),
+            (MIB, 1),
+            (100 * MIB, 1),
+            (100 * MIB, 1),
+            (100 * MIB, 1)
+        ])
+        .is_empty()
+    );
 }
 
 #[test]
 fn should_take_tiny_segments_for_one_tier() {
-    assert_eq!(plan(&[(10, 1), (1000, 1), (100_000, 1), (MIB, 1)]), [[0, 1, 2, 3]]);
+    assert_eq!(
+        plan(&[(10, 1), (1000, 1), (100_000, 1), (MIB, 1)]),
+        [[0, 1, 2, 3]]
+    );
 }
 
 #[test]
 fn should_rewrite_a_mostly_shadowed_segment_alone() {
     let shadowed = |segment: &Ulid| if *segment == id(1) { 5 } else { 4 };
-    assert_eq!(inputs(&[(MIB, 10); 2], &Policy::default(), &shadowed), [[1]]);
+    assert_eq!(
+        inputs(&[(MIB, 10); 2], &Policy::default(), &shadowed),
+        [[1]]
+    );
 }
 
 #[test]
 fn should_not_rewrite_a_segment_without_shadows_whatever_the_ratio() {
-    let policy = Policy { shadow_ratio: 0.0, ..Policy::default() };
+    let policy = Policy {
+        shadow_ratio: 0.0,
+        ..Policy::default()
+    };
     assert!(inputs(&[(MIB, 10), (MIB, 0)], &policy, &|_| 0).is_empty());
 }
 
 #[test]
 fn should_split_a_tier_at_the_bounds_of_one_merge() {
-    let policy = Policy { inputs_max: 3, fan_in: 2, ..Policy::default() };
-    assert_eq!(inputs(&[(MIB, 1); 5], &policy, &|_| 0), [vec![0, 1, 2], vec![3, 4]]);
-    let policy = Policy { bytes_max: 2 * MIB, ..Policy::default() };
+    let policy = Policy {
+        inputs_max: 3,
+        fan_in: 2,
+        ..Policy::default()
+    };
+    assert_eq!(
+        inputs(&[(MIB, 1); 5], &policy, &|_| 0),
+        [vec![0, 1, 2], vec![3, 4]]
+    );
+    let policy = Policy {
+        bytes_max: 2 * MIB,
+        ..Policy::default()
+    };
     assert_eq!(inputs(&[(MIB, 1); 5], &policy, &|_| 0), [[0, 1]]);
-    let policy = Policy { entries_max: 20, ..Policy::default() };
+    let policy = Policy {
+        entries_max: 20,
+        ..Policy::default()
+    };
     assert_eq!(inputs(&[(MIB, 10); 4], &policy, &|_| 0), [[0, 1]]);
 }
 
 #[test]
 fn should_pass_over_a_segment_that_alone_fills_a_merge() {
-    let policy = Policy { bytes_max: 3 * MIB, fan_in: 2, ..Policy::default() };
-    assert_eq!(inputs(&[(3 * MIB, 1), (MIB, 1), (MIB, 1)], &policy, &|_| 0), [[1, 2]]);
+    let policy = Policy {
+        bytes_max: 3 * MIB,
+        fan_in: 2,
+        ..Policy::default()
+    };
+    assert_eq!(
+        inputs(&[(3 * MIB, 1), (MIB, 1), (MIB, 1)], &policy, &|_| 0),
+        [[1, 2]]
+    );
 }
 
 #[test]
 fn should_end_and_merge_nothing_alone_under_a_senseless_policy() {
     for fan_in in [0, 1] {
         for inputs_max in [0, 1] {
-            let policy = Policy { fan_in, inputs_max, ..Policy::default() };
+            let policy = Policy {
+                fan_in,
+                inputs_max,
+                ..Policy::default()
+            };
             assert!(inputs(&[(MIB, 1); 5], &policy, &|_| 0).is_empty());
         }
-        let policy = Policy { fan_in, ..Policy::default() };
+        let policy = Policy {
+            fan_in,
+            ..Policy::default()
+        };
         assert_eq!(inputs(&[(MIB, 1); 2], &policy, &|_| 0), [[0, 1]]);
     }
 }
@@ -111,12 +175,26 @@ fn should_end_and_merge_nothing_alone_under_a_senseless_policy() {
 #[test]
 fn should_name_the_same_inputs_the_same_and_predict_what_is_written() {
     let state = state(&[(MIB, 10); 4]);
-    let policy = Policy { fan_in: 4, shadow_ratio: 0.9, ..Policy::default() };
+    let policy = Policy {
+        fan_in: 4,
+        shadow_ratio: 0.9,
+        ..Policy::default()
+    };
     let specs = plan_compaction(&state, 3, &policy, &|_| 5);
     let again = plan_compaction(&state, 4, &policy, &|_| 5);
-    let [spec] = specs.as_slice() else { panic!("{specs:?}") };
+    let [spec] = specs.as_slice() else {
+        panic!("{specs:?}")
+    };
     assert_eq!(spec.id, again[0].id);
-    assert_eq!((spec.bytes_in, spec.predicted_bytes, spec.entries_in, spec.version), (4 * MIB, 2 * MIB, 40, 3));
+    assert_eq!(
+        (
+            spec.bytes_in,
+            spec.predicted_bytes,
+            spec.entries_in,
+            spec.version
+        ),
+        (4 * MIB, 2 * MIB, 40, 3)
+    );
     let text = serde_json::to_string(spec).expect("serialises");
     assert_eq!(&serde_json::from_str::<Spec>(&text).expect("parses"), spec);
 }

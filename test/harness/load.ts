@@ -3,7 +3,7 @@
  * it and has at least `keysMin` keys; each vector follows from its number, so a sample can be searched for.
  */
 import type { Producer } from "kafkajs";
-import { encode, randomVector, seeded } from "../harness/records.ts";
+import { encode, randomVector, seeded } from "./records.ts";
 
 /** One send: a twentieth of a second at the usual pace. */
 const BATCH_KEYS = 50;

@@ -1,0 +1,111 @@
+//! The changes that a commit may say, one [`Delta`] a commit.
+//!
+//! What each one does to the state, and when it is refused, is `apply` in the parent
+//! module. Their JSON is part of the commit format (schemas/commits.md).
+
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+use vexlake_manifest::u64_str;
+use vexlake_segment::{EntryHash, SegmentMeta};
+
+use super::{Range, Source};
+use crate::shadow::Shadows;
+
+/// The last garbage-collection mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Names minted before this are swept when nothing retained reaches them, ms.
+    #[serde(with = "u64_str")]
+    pub cutoff_ms: u64,
+    /// Versions below this are no longer readable unless pinned.
+    #[serde(with = "u64_str")]
+    pub retain_from: u64,
+}
+
+/// Entries that a replace left behind, all of them shadowed: deletes are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// How many.
+    #[serde(with = "u64_str")]
+    pub entries: u64,
+    /// Their multiset hash.
+    pub hash: EntryHash,
+}
+
+/// One commit's change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Delta {
+    /// A flush: log stretches become segments.
+    Append {
+        /// The stretches, at most one a partition.
+        ranges: Vec<Range>,
+        /// New segments.
+        adds: Vec<SegmentMeta>,
+        /// Entries hidden by this flush, in older segments or born hidden in its own.
+        shadows: Shadows,
+    },
+    /// A merge: segments become fewer segments.
+    Replace {
+        /// Segments that end.
+        inputs: Vec<Ulid>,
+        /// Segments that begin.
+        adds: Vec<SegmentMeta>,
+        /// Entries of the outputs that were shadowed while the merge ran.
+        shadows: Shadows,
+        /// What was left behind.
+        dropped: Dropped,
+    },
+    /// Garbage collection announces what it will delete.
+    Mark(Mark),
+    /// Keeps a version readable until unpinned.
+    Pin {
+        /// Name of the pin, unique.
+        name: String,
+        /// The version kept.
+        #[serde(with = "u64_str")]
+        version: u64,
+    },
+    /// Ends a pin.
+    Unpin {
+        /// Name of the pin.
+        name: String,
+        /// The version it kept.
+        #[serde(with = "u64_str")]
+        version: u64,
+    },
+    /// Adds a source; names the highest id before it.
+    Source {
+        /// Highest source id that the committer saw.
+        previous: Option<u32>,
+        /// Id of the new source.
+        id: u32,
+        /// The source.
+        source: Source,
+    },
+    /// A person accepted that the log lost a stretch before we read it.
+    Accept {
+        /// Source id.
+        source: u32,
+        /// Partition.
+        partition: u32,
+        /// The stored next offset.
+        #[serde(with = "u64_str")]
+        from: u64,
+        /// The log's first offset now.
+        #[serde(with = "u64_str")]
+        to: u64,
+    },
+    /// A partition that was added to a source's topic.
+    Partition {
+        /// Source id.
+        source: u32,
+        /// Partition, unknown so far.
+        partition: u32,
+        /// Its first offset.
+        #[serde(with = "u64_str")]
+        start: u64,
+    },
+    /// The last commit of an incarnation.
+    Retire {},
+}

@@ -1,0 +1,175 @@
+//! Compares what a handle shows with the model, and recounts the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vexlake_distance::Metric;
+use vexlake_index::Query;
+use vexlake_segment::key_hash;
+
+use super::applied;
+use super::log::{Live, Log, Model, model};
+use crate::incarnation::Incarnation;
+use crate::{Scope, Search, Verification, Want};
+
+fn ends(next: impl Fn(u32) -> u64, log: &Log) -> BTreeMap<u32, u64> {
+    log.0
+        .keys()
+        .map(|partition| (*partition, next(*partition)))
+        .collect()
+}
+
+/// Compares what a handle shows, fresh and committed, with the model.
+pub async fn check(handle: &Incarnation, log: &Log, metric: Metric) {
+    let fresh = ends(|partition| applied(handle, partition), log);
+    check_scope(handle, log, metric, Scope::Fresh, &fresh).await;
+    let expected = model(log, &fresh)
+        .values()
+        .filter(|live| live.is_some())
+        .count() as u64;
+    assert_eq!(
+        handle.feed.read(|view| view.card()),
+        expected,
+        "card of the view at {fresh:?}"
+    );
+    let snapshot = handle.snapshot();
+    let committed = ends(|partition| snapshot.next(0, partition), log);
+    check_scope(handle, log, metric, Scope::Snapshot, &committed).await;
+    let expected = model(log, &committed)
+        .values()
+        .filter(|live| live.is_some())
+        .count() as u64;
+    assert_eq!(
+        snapshot.live_rows,
+        expected,
+        "live rows of version {}",
+        snapshot.version()
+    );
+    check_one_entry_a_key(&snapshot, log);
+}
+
+/// Compares gets and searches of one scope with the model at `ends`.
+pub async fn check_scope(
+    handle: &Incarnation,
+    log: &Log,
+    metric: Metric,
+    scope: Scope,
+    ends: &BTreeMap<u32, u64>,
+) {
+    let model = model(log, ends);
+    let keys: Vec<&str> = log
+        .0
+        .values()
+        .flatten()
+        .map(|m| m.key.as_str())
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    let got = handle
+        .get(
+            &keys,
+            scope,
+            Want {
+                vector: true,
+                attrs: true,
+            },
+        )
+        .await
+        .expect("got");
+    for (key, got) in keys.iter().zip(got) {
+        let got = got.map(|got| Live {
+            vector: got
+                .vector
+                .expect("wanted")
+                .try_into()
+                .expect("three floats"),
+            attrs: got.attrs,
+            partition: got.partition,
+            offset: got.offset,
+        });
+        assert_eq!(
+            got,
+            model.get(*key).cloned().flatten(),
+            "key {key} in {scope:?} at {ends:?}"
+        );
+    }
+    for (vector, k) in [([1.0, 2.0, 1.0], 2), ([-3.0, 0.5, 2.0], 100)] {
+        let query = Search {
+            vector: vector.to_vec(),
+            k,
+            score_min: None,
+            with_attrs: true,
+        };
+        let answers = handle
+            .search(std::slice::from_ref(&query), scope)
+            .await
+            .expect("searched");
+        check_hits(&answers.hits[0], &model, metric, &vector, k);
+    }
+}
+
+/// Ties may come in any order: distances must be the k smallest, each hit its own.
+fn check_hits(hits: &[crate::Hit], model: &Model, metric: Metric, vector: &[f32], k: usize) {
+    let query = Query::new(metric, vector);
+    let distance = |live: &Live| {
+        metric.distance(query.key(
+            &live.vector,
+            (vexlake_distance::kernels().norm)(&live.vector),
+        ))
+    };
+    let live: BTreeMap<&str, &Live> = model
+        .iter()
+        .filter_map(|(k, v)| Some((k.as_str(), v.as_ref()?)))
+        .collect();
+    let mut expected: Vec<f32> = live.values().map(|live| distance(live)).collect();
+    expected.sort_by(f32::total_cmp);
+    expected.truncate(k);
+    assert_eq!(hits.len(), expected.len(), "hits {hits:?} of {live:?}");
+    let mut seen = BTreeSet::new();
+    for (hit, expected) in hits.iter().zip(expected) {
+        let record = live
+            .get(hit.id.as_str())
+            .unwrap_or_else(|| panic!("hit {hit:?} is not live in {live:?}"));
+        assert!(seen.insert(&hit.id), "{} twice", hit.id);
+        assert_eq!(hit.attrs, record.attrs, "attributes of {}", hit.id);
+        assert!(
+            (hit.distance - expected).abs() <= 1e-5 * expected.abs().max(1.0),
+            "{hit:?}, expected {expected}"
+        );
+        let own = distance(record);
+        assert!(
+            (hit.distance - own).abs() <= 1e-5 * own.abs().max(1.0),
+            "{hit:?} of {record:?}"
+        );
+    }
+}
+
+/// The invariant that merges and shadows rest on.
+fn check_one_entry_a_key(snapshot: &crate::Snapshot, log: &Log) {
+    for key in log.0.values().flatten().map(|message| &message.key) {
+        let hash = key_hash(key);
+        let live = snapshot
+            .segments
+            .values()
+            .filter(|view| view.find_live(hash, key).is_some())
+            .count();
+        assert!(
+            live <= 1,
+            "key {key} has {live} live entries in version {}",
+            snapshot.version()
+        );
+    }
+}
+
+/// Recounts the whole log and expects no complaint.
+pub async fn verify(handle: &Incarnation, log: &Log) {
+    let mut verification = Verification::begin(handle).await.expect("begun");
+    for (source, partition, checkpoint) in verification.stretches() {
+        let (table, buffer) = log.fetch(partition, 0, checkpoint.next);
+        verification
+            .add(source, partition, 0, checkpoint.next, &table, &[&buffer])
+            .expect("recounted");
+    }
+    let report = verification.finish();
+    assert!(report.ok && report.recounted, "{report:#?}");
+    assert_eq!((report.missing, report.duplicated), (0, 0));
+}
