@@ -36,7 +36,8 @@ export class Vectors {
     const latent = new Float32Array(LATENT);
     for (let row = 0; row < count; row++) {
       const leaf = Math.floor(this.#random() * BRANCHES * LEAVES) * LATENT;
-      for (let j = 0; j < LATENT; j++) latent[j] = (this.#leaves[leaf + j] as number) + SPREAD * this.#gaussian();
+      for (let j = 0; j < LATENT; j++)
+        latent[j] = (this.#leaves[leaf + j] as number) + SPREAD * this.#gaussian();
       this.#lifted(latent, out.subarray(row * dim, (row + 1) * dim));
     }
     return Buffer.from(out.buffer);
@@ -46,7 +47,8 @@ export class Vectors {
     let square = 0;
     for (let i = 0; i < out.length; i++) {
       let sum = NOISE * (this.#random() - 0.5);
-      for (let j = 0; j < LATENT; j++) sum += (latent[j] as number) * (this.#lift[j * out.length + i] as number);
+      for (let j = 0; j < LATENT; j++)
+        sum += (latent[j] as number) * (this.#lift[j * out.length + i] as number);
       out[i] = sum;
       square += sum * sum;
     }

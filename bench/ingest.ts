@@ -48,7 +48,10 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
     const client = new Kafka({ brokers: [kafka.brokers], logLevel: logLevel.ERROR });
     const admin = client.admin();
     await admin.connect();
-    await admin.createTopics({ topics: [{ topic: TOPIC, numPartitions: partitions, replicationFactor: 1 }], waitForLeaders: true });
+    await admin.createTopics({
+      topics: [{ topic: TOPIC, numPartitions: partitions, replicationFactor: 1 }],
+      waitForLeaders: true,
+    });
     const producer = new Filler(client, new Vectors(dim, 1));
     await producer.start();
     await producer.fill(records);
@@ -57,7 +60,7 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
       const before = await cpuSeconds(lake);
       const active = await activeSeconds(lake);
       const started = performance.now();
-      await createFromEarliest(lake, dim, partitions, dir, kafka.brokers);
+      await createFromEarliest(dim, partitions, dir, kafka.brokers);
       const memory = sampleMemory(lake.pid);
       while (performance.now() - started < seconds * 1_000) await producer.fill(SEND_RECORDS * 5);
       await committed(lake, producer.sent);
@@ -131,7 +134,10 @@ interface RunningLake {
 async function startLake(dataDir: string, brokers: string): Promise<RunningLake> {
   const args = [CLI, "up", "--data-dir", dataDir, "--kafka", brokers, "--port", "0", "--http-port", "0"];
   const env = { ...process.env, VEXLAKE_LOGGING: "error" };
-  const child = spawn(process.execPath, ["--disable-warning=TimeoutNegativeWarning", ...args], { env, stdio: ["ignore", "pipe", "inherit"] });
+  const child = spawn(process.execPath, ["--disable-warning=TimeoutNegativeWarning", ...args], {
+    env,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   for await (const line of createInterface({ input: child.stdout as NodeJS.ReadableStream })) {
     const http = /^ready .*http=(\S+)/.exec(line)?.[1];
     if (http !== undefined) return { child, pid: child.pid as number, http };
@@ -139,9 +145,31 @@ async function startLake(dataDir: string, brokers: string): Promise<RunningLake>
   throw new Error("vexlake up ended before it was ready");
 }
 
-async function createFromEarliest(lake: RunningLake, dim: number, partitions: number, dir: string, brokers: string): Promise<void> {
-  const args = ["collection", "create", COLLECTION, "--dim", String(dim), "--partitions", String(partitions), "--from", "earliest"];
-  await promisify(execFile)(process.execPath, [CLI, ...args, "--data-dir", join(dir, "data"), "--kafka", brokers]);
+async function createFromEarliest(
+  dim: number,
+  partitions: number,
+  dir: string,
+  brokers: string,
+): Promise<void> {
+  const args = [
+    "collection",
+    "create",
+    COLLECTION,
+    "--dim",
+    String(dim),
+    "--partitions",
+    String(partitions),
+    "--from",
+    "earliest",
+  ];
+  await promisify(execFile)(process.execPath, [
+    CLI,
+    ...args,
+    "--data-dir",
+    join(dir, "data"),
+    "--kafka",
+    brokers,
+  ]);
 }
 
 /** Waits until the checkpoints cover everything sent. */
@@ -151,7 +179,8 @@ async function committed(lake: RunningLake, sent: number): Promise<void> {
     const { applied, committed } = response.ok ? await progressOf(lake) : { applied: 0, committed: 0 };
     if (committed >= sent) return;
     // Everything is in memory: ask for the last flush instead of waiting for its age.
-    if (applied >= sent) await fetch(`http://${lake.http}/api/v1/flush?collection=${COLLECTION}`, { method: "POST" });
+    if (applied >= sent)
+      await fetch(`http://${lake.http}/api/v1/flush?collection=${COLLECTION}`, { method: "POST" });
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
 }
@@ -167,7 +196,9 @@ async function progressOf(lake: RunningLake): Promise<{ applied: number; committ
 
 async function activeSeconds(lake: RunningLake): Promise<number> {
   const metrics = await (await fetch(`http://${lake.http}/metrics`)).text();
-  const line = metrics.split("\n").find((found) => found.startsWith("vexlake_event_loop_active_seconds_total"));
+  const line = metrics
+    .split("\n")
+    .find((found) => found.startsWith("vexlake_event_loop_active_seconds_total"));
   return Number(line?.split(" ").at(-1) ?? Number.NaN);
 }
 
@@ -200,9 +231,18 @@ function sampleMemory(pid: number): { stop(): Record<string, number> } {
 
 async function countByDuckdb(dataDir: string): Promise<number> {
   const run = promisify(execFile);
-  const { stdout: query } = await run(process.execPath, [CLI, "files", COLLECTION, "--format", "duckdb", "--data-dir", dataDir]);
+  const { stdout: query } = await run(process.execPath, [
+    CLI,
+    "files",
+    COLLECTION,
+    "--format",
+    "duckdb",
+    "--data-dir",
+    dataDir,
+  ]);
   const python = String(await pythonOracles());
-  const script = "import duckdb,sys; print(duckdb.sql('SELECT count(*) FROM (' + sys.stdin.read() + ')').fetchall()[0][0])";
+  const script =
+    "import duckdb,sys; print(duckdb.sql('SELECT count(*) FROM (' + sys.stdin.read() + ')').fetchall()[0][0])";
   const child = run(python, ["-c", script]);
   child.child.stdin?.end(query);
   return Number((await child).stdout);

@@ -14,7 +14,18 @@ export const help = "[--rows <n>] [--dim <n>] [--searches <n>]";
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 
 export async function run(args: string[]): Promise<Record<string, unknown>> {
-  const cargo = ["run", "--profile", "fast", "--quiet", "-p", "vexlake-lsm", "--example", "scan", "--", ...args];
+  const cargo = [
+    "run",
+    "--profile",
+    "fast",
+    "--quiet",
+    "-p",
+    "vexlake-lsm",
+    "--example",
+    "scan",
+    "--",
+    ...args,
+  ];
   const { stdout } = await promisify(execFile)("cargo", cargo, { cwd: ROOT, maxBuffer: 1 << 20 });
   return JSON.parse(stdout) as Record<string, unknown>;
 }

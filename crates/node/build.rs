@@ -1,1 +1,4 @@
-fn main() { napi_build::setup(); }
+//! Build script: what a Node addon needs of the linker.
+fn main() {
+    napi_build::setup();
+}

@@ -65,7 +65,8 @@ function adopt({ loaded }: Context, running: Running): void {
   }
   if (!given("store.url")) {
     config.store.url = running.store.url;
-    if (running.store.endpoint !== undefined && !given("store.endpoint")) config.store.endpoint = running.store.endpoint;
+    if (running.store.endpoint !== undefined && !given("store.endpoint"))
+      config.store.endpoint = running.store.endpoint;
     if (running.store.pathStyle !== undefined) config.store.path_style = running.store.pathStyle;
   }
 }
@@ -124,7 +125,10 @@ export async function openLog({ loaded, dataDir, logger }: Context): Promise<Log
 export function requireRunning({ running, loaded, dataDir }: Context): { http: string; resp: string } {
   if (running) return running;
   if (loaded.given("query.http")) return { http: loaded.config.query.http, resp: loaded.config.query.resp };
-  throw new VexError("UNREACHABLE", `no running lake in ${dataDir}: start one with npm start, or give --http-port`);
+  throw new VexError(
+    "UNREACHABLE",
+    `no running lake in ${dataDir}: start one with npm start, or give --http-port`,
+  );
 }
 
 function portsFile(dataDir: string): string {

@@ -45,7 +45,10 @@ export async function runEmbedder(args: string[], input = ""): Promise<Buffer> {
 /** One vector per text. */
 export async function embedTexts(model: string, texts: string[]): Promise<Buffer[]> {
   if (!existsSync(model)) {
-    throw new VexError("NOT_FOUND", `no text model at ${model}: the sample makes it (npm start), or pass a [vector]`);
+    throw new VexError(
+      "NOT_FOUND",
+      `no text model at ${model}: the sample makes it (npm start), or pass a [vector]`,
+    );
   }
   const input = texts.map((text) => `${JSON.stringify(text)}\n`).join("");
   const bytes = await runEmbedder(["embed", "--model", model], input);

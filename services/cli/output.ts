@@ -3,7 +3,9 @@
 /** Rows as aligned columns under their titles; numbers to the right. */
 export function columns(titles: string[], rows: (string | number | bigint)[][]): string {
   const cells = rows.map((row) => row.map(String));
-  const widths = titles.map((title, i) => Math.max(title.length, ...cells.map((row) => (row[i] ?? "").length)));
+  const widths = titles.map((title, i) =>
+    Math.max(title.length, ...cells.map((row) => (row[i] ?? "").length)),
+  );
   const right = titles.map((_, i) => rows.length > 0 && rows.every((row) => typeof row[i] !== "string"));
   const line = (row: string[]): string =>
     row

@@ -27,5 +27,8 @@ export async function serverCall(
   }
   const answer = (await response.json().catch(() => ({}))) as { code?: string; message?: string };
   if (response.ok) return answer;
-  throw new VexError((answer.code ?? "INTERNAL") as "INTERNAL", answer.message ?? `${url} answered ${response.status}`);
+  throw new VexError(
+    (answer.code ?? "INTERNAL") as "INTERNAL",
+    answer.message ?? `${url} answered ${response.status}`,
+  );
 }

@@ -10,7 +10,13 @@ import { VexError, vexErrorFrom } from "./process/error.ts";
 
 const digits = z.string().regex(/^\d+$/);
 
-const ledger = z.object({ kept: digits, superseded: digits, dead_lettered: digits, not_records: digits, lost: digits });
+const ledger = z.object({
+  kept: digits,
+  superseded: digits,
+  dead_lettered: digits,
+  not_records: digits,
+  lost: digits,
+});
 
 const partition = z.object({
   source: z.number(),
@@ -107,7 +113,10 @@ export function parseBeginning(text: string): Beginning {
   }
   const timeMs = /^\d{10,}$/.test(text) ? Number(text) : Date.parse(text);
   if (Number.isNaN(timeMs)) {
-    throw new VexError("INVALID", `from is ${JSON.stringify(text)}, expected earliest, latest, a time or p:offset,…`);
+    throw new VexError(
+      "INVALID",
+      `from is ${JSON.stringify(text)}, expected earliest, latest, a time or p:offset,…`,
+    );
   }
   return { at: "time", timeMs };
 }
@@ -124,7 +133,10 @@ export async function sourceFrom(log: LogSource, topic: string, from: Beginning)
     if (from.at === "offsets") {
       const wanted = from.offsets.get(partition) ?? low;
       if (wanted < low || wanted > high) {
-        throw new VexError("INVALID", `offset ${wanted} of ${topic}/${partition} is outside of ${low} to ${high}`);
+        throw new VexError(
+          "INVALID",
+          `offset ${wanted} of ${topic}/${partition} is outside of ${low} to ${high}`,
+        );
       }
       start = wanted;
     }

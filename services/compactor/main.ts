@@ -71,7 +71,7 @@ export async function startCompactor(config: CompactorConfig, deps: CompactorDep
   const { lake, logger, registry, tuning = {} } = deps;
   const metrics = new CompactorMetrics(registry);
   const runner = createRunner(config, deps);
-    const caps = {
+  const caps = {
     memoryBytesMax: config.compactor.memory_bytes_max,
     bytesPerSecondMax: config.compactor.bytes_per_second_max,
   };

@@ -76,7 +76,10 @@ export class Flusher implements FeedAttachment {
       await this.flush("shutdown");
     } catch (thrown) {
       const { logger, target } = this.#options;
-      logger.warn({ err: thrown, incarnation: target.incarnation }, "the last flush failed; the log still has it");
+      logger.warn(
+        { err: thrown, incarnation: target.incarnation },
+        "the last flush failed; the log still has it",
+      );
     }
     this.#options.budget.remove(this.#options.target.incarnation);
   }
@@ -128,7 +131,10 @@ export class Flusher implements FeedAttachment {
         logger.info({ incarnation, reason, version, rows, deletes, bytes, segments, seconds }, "flushed");
       }
       if (result.lost.length > 0) {
-        logger.warn({ incarnation, lost: result.lost }, "partitions are another process's now, claiming again");
+        logger.warn(
+          { incarnation, lost: result.lost },
+          "partitions are another process's now, claiming again",
+        );
         await feed.reclaim();
       }
       const next = new Map(result.ranges.map(({ partition, to }) => [partition, BigInt(to)]));

@@ -18,11 +18,16 @@ import type { Ingest } from "./main.ts";
 const DB_MAX = 15;
 
 /** Paths and handlers to mount. */
-export function ingestMounts(lake: Lake, log: LogSource, ingest: Ingest): { path: string; handler: Handler }[] {
+export function ingestMounts(
+  lake: Lake,
+  log: LogSource,
+  ingest: Ingest,
+): { path: string; handler: Handler }[] {
   const post =
     (work: (query: URLSearchParams) => Promise<unknown>): Handler =>
     async (request: IncomingMessage, response: ServerResponse) => {
-      if (request.method !== "POST") throw new VexError("INVALID", `method is ${request.method}, expected POST`);
+      if (request.method !== "POST")
+        throw new VexError("INVALID", `method is ${request.method}, expected POST`);
       sendJson(response, 200, await work(new URL(request.url ?? "/", "http://localhost").searchParams));
     };
   return [
@@ -51,7 +56,11 @@ async function flush(lake: Lake, ingest: Ingest, query: URLSearchParams): Promis
   return await ingest.flush(live.incarnation);
 }
 
-async function verify(lake: Lake, log: LogSource, query: URLSearchParams): Promise<Record<string, VerifyReport>> {
+async function verify(
+  lake: Lake,
+  log: LogSource,
+  query: URLSearchParams,
+): Promise<Record<string, VerifyReport>> {
   const names = query.getAll("collection");
   const db = databaseOf(query);
   const all = await readCatalog(lake);

@@ -248,7 +248,7 @@ await suite([], "vexlake up that cannot start", () => {
 
   it("should take the log level from the environment, which is no key of the file", async () => {
     const { code, stderr } = await vexlake(["collection", "list", "--data-dir", dataDir], {
-      VEXLAKE_LOG_LEVEL: "error",
+      VEXLAKE_LOGGING: "error",
     });
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
   });

@@ -54,7 +54,9 @@ pub fn offset(field: &str, value: &BigInt) -> Result<u64> {
         (false, offset, true) => Ok(offset),
         (sign, offset, _) => {
             let sign = if sign { "-" } else { "" };
-            Err(invalid(format!("{field} is {sign}{offset}…, not an offset")))
+            Err(invalid(format!(
+                "{field} is {sign}{offset}…, not an offset"
+            )))
         }
     }
 }
@@ -65,7 +67,11 @@ impl Lake {
         let format = match batch.format.as_deref() {
             None => None,
             Some(name) => {
-                let unknown = || invalid(format!("format is {name:?}, allowed are f32, protobuf and json"));
+                let unknown = || {
+                    invalid(format!(
+                        "format is {name:?}, allowed are f32, protobuf and json"
+                    ))
+                };
                 Some(Format::parse(name).ok_or_else(unknown)?)
             }
         };

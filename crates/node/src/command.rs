@@ -12,15 +12,52 @@ use crate::error::{Result, json, parse};
 #[derive(Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Command {
-    Create { db: u32, name: String, dim: u32, metric: String, format: String, source: NewSource },
-    Drop { db: u32, name: String },
-    Clear { db: u32, name: String, source: NewSource },
-    ReplayStart { db: u32, name: String, source: NewSource },
-    ReplayRetire { db: u32, name: String, incarnation: Ulid },
-    Promote { db: u32, name: String, incarnation: Option<Ulid> },
-    Rollback { db: u32, name: String },
-    Pin { incarnation: String, name: String, version: u64 },
-    Unpin { incarnation: String, name: String, version: u64 },
+    Create {
+        db: u32,
+        name: String,
+        dim: u32,
+        metric: String,
+        format: String,
+        source: NewSource,
+    },
+    Drop {
+        db: u32,
+        name: String,
+    },
+    Clear {
+        db: u32,
+        name: String,
+        source: NewSource,
+    },
+    ReplayStart {
+        db: u32,
+        name: String,
+        source: NewSource,
+    },
+    ReplayRetire {
+        db: u32,
+        name: String,
+        incarnation: Ulid,
+    },
+    Promote {
+        db: u32,
+        name: String,
+        incarnation: Option<Ulid>,
+    },
+    Rollback {
+        db: u32,
+        name: String,
+    },
+    Pin {
+        incarnation: String,
+        name: String,
+        version: u64,
+    },
+    Unpin {
+        incarnation: String,
+        name: String,
+        version: u64,
+    },
     /// Accepts that the log lost a stretch before we read it.
     SourceAccept {
         incarnation: String,
@@ -40,7 +77,10 @@ pub enum Command {
         start: u64,
     },
     /// Goes on with another log or topic, as the next epoch.
-    SourceOpen { incarnation: String, source: NewSource },
+    SourceOpen {
+        incarnation: String,
+        source: NewSource,
+    },
     /// Closes the active memtable, so that the next flush takes it.
     Seal {
         incarnation: String,
@@ -49,7 +89,9 @@ pub enum Command {
         bytes_min: usize,
     },
     /// Stops a merge between two batches.
-    Cancel { job: String },
+    Cancel {
+        job: String,
+    },
 }
 
 #[derive(Deserialize)]
@@ -80,8 +122,19 @@ impl Lake {
     pub(crate) async fn run_command(&self, command: Command) -> Result<String> {
         let lake = &self.lake;
         let answer = match command {
-            Command::Create { db, name, dim, metric, format, source } => {
-                let schema = Schema { dim, metric, format };
+            Command::Create {
+                db,
+                name,
+                dim,
+                metric,
+                format,
+                source,
+            } => {
+                let schema = Schema {
+                    dim,
+                    metric,
+                    format,
+                };
                 json!({"incarnation": lake.create(db, &name, schema, source).await?.to_string()})
             }
             Command::Drop { db, name } => {
@@ -94,31 +147,64 @@ impl Lake {
             Command::ReplayStart { db, name, source } => {
                 json!({"incarnation": lake.replay_start(db, &name, source).await?.to_string()})
             }
-            Command::ReplayRetire { db, name, incarnation } => {
+            Command::ReplayRetire {
+                db,
+                name,
+                incarnation,
+            } => {
                 lake.retire_fed(db, &name, incarnation).await?;
                 json!({})
             }
-            Command::Promote { db, name, incarnation } => named(&lake.promote(db, &name, incarnation).await?),
+            Command::Promote {
+                db,
+                name,
+                incarnation,
+            } => named(&lake.promote(db, &name, incarnation).await?),
             // What was live before a promotion is first in line, so rolling back is promoting it.
             Command::Rollback { db, name } => named(&lake.promote(db, &name, None).await?),
-            Command::Pin { incarnation, name, version } => {
+            Command::Pin {
+                incarnation,
+                name,
+                version,
+            } => {
                 json!({"version": self.incarnation(&incarnation).await?.pin(&name, version).await?})
             }
-            Command::Unpin { incarnation, name, version } => {
+            Command::Unpin {
+                incarnation,
+                name,
+                version,
+            } => {
                 json!({"version": self.incarnation(&incarnation).await?.unpin(&name, version).await?})
             }
-            Command::SourceAccept { incarnation, source, partition, from, to } => {
+            Command::SourceAccept {
+                incarnation,
+                source,
+                partition,
+                from,
+                to,
+            } => {
                 let incarnation = self.incarnation(&incarnation).await?;
                 json!({"version": incarnation.accept_loss(source, partition, from, to).await?})
             }
-            Command::PartitionAdd { incarnation, source, partition, start } => {
+            Command::PartitionAdd {
+                incarnation,
+                source,
+                partition,
+                start,
+            } => {
                 let incarnation = self.incarnation(&incarnation).await?;
                 json!({"version": incarnation.add_partition(source, partition, start).await?})
             }
-            Command::SourceOpen { incarnation, source } => {
+            Command::SourceOpen {
+                incarnation,
+                source,
+            } => {
                 json!({"version": self.incarnation(&incarnation).await?.open_source(source).await?})
             }
-            Command::Seal { incarnation, bytes_min } => {
+            Command::Seal {
+                incarnation,
+                bytes_min,
+            } => {
                 self.incarnation(&incarnation).await?.feed.seal(bytes_min);
                 json!({})
             }
@@ -137,26 +223,44 @@ impl Lake {
         Ok(match what {
             Describe::Lake {} => Either::A(json(&self.lake.info)?),
             Describe::Collections {} => Either::A(json(&self.lake.collections().await?)?),
-            Describe::Incarnation { incarnation } => Either::A(json(&self.incarnation(&incarnation).await?.info())?),
-            Describe::Segments { incarnation } => {
-                Either::B(self.incarnation(&incarnation).await?.segments_arrow()?.into())
+            Describe::Incarnation { incarnation } => {
+                Either::A(json(&self.incarnation(&incarnation).await?.info())?)
             }
-            Describe::Commits { incarnation, limit } => {
-                Either::B(self.incarnation(&incarnation).await?.commits_arrow(limit).await?.into())
-            }
+            Describe::Segments { incarnation } => Either::B(
+                self.incarnation(&incarnation)
+                    .await?
+                    .segments_arrow()?
+                    .into(),
+            ),
+            Describe::Commits { incarnation, limit } => Either::B(
+                self.incarnation(&incarnation)
+                    .await?
+                    .commits_arrow(limit)
+                    .await?
+                    .into(),
+            ),
             Describe::VersionAt { incarnation, ms } => {
                 let version = self.incarnation(&incarnation).await?.version_at(ms).await?;
                 Either::A(json!({"version": version}).to_string())
             }
             Describe::Files { incarnation } => {
                 let url = |key: &str| self.lake.url_of(key);
-                Either::A(self.incarnation(&incarnation).await?.files(&url).to_string())
+                Either::A(
+                    self.incarnation(&incarnation)
+                        .await?
+                        .files(&url)
+                        .to_string(),
+                )
             }
         })
     }
 
     /// `options` are those of the merges to come: a plan must fit their memory.
-    pub(crate) async fn plan_merges(&self, incarnation: &str, options: Option<&str>) -> Result<String> {
+    pub(crate) async fn plan_merges(
+        &self,
+        incarnation: &str,
+        options: Option<&str>,
+    ) -> Result<String> {
         let options: MergeOptions = match options {
             Some(text) => parse("options", text)?,
             None => MergeOptions::default(),

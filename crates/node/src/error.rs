@@ -20,13 +20,19 @@ struct Crossing<'a> {
 
 impl From<vexlake_lsm::Error> for Failure {
     fn from(error: vexlake_lsm::Error) -> Self {
-        Self { code: error.kind().code(), message: error.to_string() }
+        Self {
+            code: error.kind().code(),
+            message: error.to_string(),
+        }
     }
 }
 
 impl From<Failure> for napi::Error {
     fn from(failure: Failure) -> Self {
-        let crossing = Crossing { code: failure.code, message: &failure.message };
+        let crossing = Crossing {
+            code: failure.code,
+            message: &failure.message,
+        };
         let text = serde_json::to_string(&crossing).unwrap_or_else(|_| failure.message.clone());
         napi::Error::from_reason(text)
     }
@@ -34,13 +40,18 @@ impl From<Failure> for napi::Error {
 
 /// The caller's mistake.
 pub fn invalid(message: String) -> Failure {
-    Failure { code: ErrorKind::Invalid.code(), message }
+    Failure {
+        code: ErrorKind::Invalid.code(),
+        message,
+    }
 }
 
 /// JSON text of a value of ours.
 pub fn json(value: &impl Serialize) -> Result<String> {
-    serde_json::to_string(value)
-        .map_err(|e| Failure { code: ErrorKind::Internal.code(), message: format!("json: {e}") })
+    serde_json::to_string(value).map_err(|e| Failure {
+        code: ErrorKind::Internal.code(),
+        message: format!("json: {e}"),
+    })
 }
 
 /// A value from JSON text of the services.

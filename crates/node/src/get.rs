@@ -41,12 +41,20 @@ impl Lake {
         let scope = crate::query::scope(&request.scope, request.version.as_ref())?;
         let mut ids = Vec::with_capacity(request.ids.len());
         for id in &request.ids {
-            ids.push(std::str::from_utf8(id).map_err(|e| invalid(format!("id is not UTF-8: {e}")))?);
+            ids.push(
+                std::str::from_utf8(id).map_err(|e| invalid(format!("id is not UTF-8: {e}")))?,
+            );
         }
         let render: fn(&[f32], &mut Vec<u8>) = match request.want.as_str() {
             "text" => |vector, out| out.extend_from_slice(format_vector_text(vector).as_bytes()),
-            "values" => |vector, out| out.extend_from_slice(format_vector_shortest(vector).as_bytes()),
-            "raw" => |vector, out| vector.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes())),
+            "values" => {
+                |vector, out| out.extend_from_slice(format_vector_shortest(vector).as_bytes())
+            }
+            "raw" => |vector, out| {
+                vector
+                    .iter()
+                    .for_each(|x| out.extend_from_slice(&x.to_le_bytes()))
+            },
             "attrs" | "exists" => |_, _| {},
             other => {
                 let allowed = "text, values, raw, attrs and exists";

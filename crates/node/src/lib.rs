@@ -49,7 +49,11 @@ impl Lake {
     #[napi(factory)]
     pub async fn open(options: String) -> napi::Result<Lake> {
         let lake = open::open(&options).await?;
-        Ok(Lake { lake, verifications: Mutex::default(), jobs: Mutex::default() })
+        Ok(Lake {
+            lake,
+            verifications: Mutex::default(),
+            jobs: Mutex::default(),
+        })
     }
 
     #[napi]
@@ -73,7 +77,10 @@ impl Lake {
     }
 
     #[napi]
-    pub async fn search(&self, requests: Vec<query::SearchRequest>) -> napi::Result<Vec<query::SearchReply>> {
+    pub async fn search(
+        &self,
+        requests: Vec<query::SearchRequest>,
+    ) -> napi::Result<Vec<query::SearchReply>> {
         Ok(self.search_all(requests).await)
     }
 
@@ -121,7 +128,10 @@ impl Lake {
     /// What this machine's kernels and this build are; needs no lake.
     #[napi(catch_unwind)]
     pub fn doctor(panic: Option<bool>) -> napi::Result<String> {
-        assert!(panic != Some(true), "a panic on purpose, to show that it becomes an error");
+        assert!(
+            panic != Some(true),
+            "a panic on purpose, to show that it becomes an error"
+        );
         Ok(json(&open::doctor())?)
     }
 }

@@ -42,7 +42,10 @@ pub async fn open(options: &str) -> Result<Arc<Lake>> {
     }
     let options = LakeOptions {
         store: options.store,
-        author: Author { role: options.role, instance: options.instance },
+        author: Author {
+            role: options.role,
+            instance: options.instance,
+        },
         spool: options.spool_dir,
         cache_bytes: options.cache_bytes,
         components,
@@ -52,8 +55,11 @@ pub async fn open(options: &str) -> Result<Arc<Lake>> {
 }
 
 fn crash_at(at: &str) -> Result<vexlake_manifest::CrashPoint> {
-    let parsed = at.rsplit_once(':').and_then(|(point, n)| Some((point.to_owned(), n.parse::<u64>().ok()?)));
-    let (point, nth) = parsed.ok_or_else(|| invalid(format!("crashAt is {at:?}, expected <point>:<n>")))?;
+    let parsed = at
+        .rsplit_once(':')
+        .and_then(|(point, n)| Some((point.to_owned(), n.parse::<u64>().ok()?)));
+    let (point, nth) =
+        parsed.ok_or_else(|| invalid(format!("crashAt is {at:?}, expected <point>:<n>")))?;
     let passed: Mutex<HashMap<String, u64>> = Mutex::default();
     Ok(Arc::new(move |here| {
         let mut passed = passed.lock();
@@ -61,7 +67,10 @@ fn crash_at(at: &str) -> Result<vexlake_manifest::CrashPoint> {
         *count += 1;
         if here == point && *count == nth {
             // A crash test asked for exactly this: no destructor, no flush, no goodbye.
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+            let _ = rustix::process::kill_process(
+                rustix::process::getpid(),
+                rustix::process::Signal::KILL,
+            );
         }
     }))
 }

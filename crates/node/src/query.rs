@@ -66,7 +66,9 @@ pub fn scope(word: &str, version: Option<&BigInt>) -> Result<Scope> {
         ("fresh", _) => Ok(Scope::Fresh),
         ("snapshot", _) => Ok(Scope::Snapshot),
         ("at", Some(version)) => Ok(Scope::At(offset("version", version)?)),
-        _ => Err(invalid(format!("scope is {word:?}, allowed are fresh, snapshot, and at with a version"))),
+        _ => Err(invalid(format!(
+            "scope is {word:?}, allowed are fresh, snapshot, and at with a version"
+        ))),
     }
 }
 
@@ -92,7 +94,12 @@ impl Lake {
                 replies[index] = Some(match &answered {
                     Ok(answers) => {
                         let with_attrs = searches[position].with_attrs;
-                        pack(&answers.hits[position], with_attrs, answers.version, answers.rows_scanned)
+                        pack(
+                            &answers.hits[position],
+                            with_attrs,
+                            answers.version,
+                            answers.rows_scanned,
+                        )
                     }
                     Err(failure) => refused(failure),
                 });
@@ -109,7 +116,11 @@ impl Lake {
         searches: &[Search],
     ) -> Result<vexlake_lsm::Answers> {
         let scope = scope(word, Some(&BigInt::from(version)))?;
-        Ok(self.incarnation(collection).await?.search(searches, scope).await?)
+        Ok(self
+            .incarnation(collection)
+            .await?
+            .search(searches, scope)
+            .await?)
     }
 
     /// One request as the engine takes it. Checked alone, so that a bad request
@@ -120,33 +131,54 @@ impl Lake {
             None => 0,
         };
         let incarnation = self.incarnation(&request.collection).await?;
-        let VectorArgument { kind, bytes, frame, spans, id } = &request.vector;
+        let VectorArgument {
+            kind,
+            bytes,
+            frame,
+            spans,
+            id,
+        } = &request.vector;
         let missing = |field: &str| invalid(format!("vector of kind {kind:?} needs {field}"));
         let vector = match kind.as_str() {
             "f32" => {
-                let (floats, rest) = bytes.as_ref().ok_or_else(|| missing("bytes"))?.as_chunks::<4>();
+                let (floats, rest) = bytes
+                    .as_ref()
+                    .ok_or_else(|| missing("bytes"))?
+                    .as_chunks::<4>();
                 if !rest.is_empty() {
                     let length = 4 * floats.len() + rest.len();
-                    return Err(invalid(format!("vector has {length} bytes, not a multiple of 4")));
+                    return Err(invalid(format!(
+                        "vector has {length} bytes, not a multiple of 4"
+                    )));
                 }
-                Ok(floats.iter().map(|float| f32::from_le_bytes(*float)).collect())
+                Ok(floats
+                    .iter()
+                    .map(|float| f32::from_le_bytes(*float))
+                    .collect())
             }
             "text" => {
                 let bytes = bytes.as_ref().ok_or_else(|| missing("bytes"))?;
-                let text = std::str::from_utf8(bytes).map_err(|e| invalid(format!("vector is not UTF-8: {e}")))?;
+                let text = std::str::from_utf8(bytes)
+                    .map_err(|e| invalid(format!("vector is not UTF-8: {e}")))?;
                 parse_vector_text(text)
             }
             "values" => {
                 let frame = frame.as_ref().ok_or_else(|| missing("frame"))?;
-                parse_vector_values(frame, spans.as_ref().ok_or_else(|| missing("spans"))?.as_ref())
+                parse_vector_values(
+                    frame,
+                    spans.as_ref().ok_or_else(|| missing("spans"))?.as_ref(),
+                )
             }
             "element" => {
                 let id = id.as_ref().ok_or_else(|| missing("id"))?;
-                let id = std::str::from_utf8(id).map_err(|e| invalid(format!("element is not UTF-8: {e}")))?;
+                let id = std::str::from_utf8(id)
+                    .map_err(|e| invalid(format!("element is not UTF-8: {e}")))?;
                 Ok(incarnation.vector_of(id).await?)
             }
             other => {
-                return Err(invalid(format!("vector kind is {other:?}, allowed are f32, text, values, element")));
+                return Err(invalid(format!(
+                    "vector kind is {other:?}, allowed are f32, text, values, element"
+                )));
             }
         };
         let search = Search {
@@ -187,6 +219,12 @@ fn pack(hits: &[Hit], with_attrs: bool, version: u64, rows_scanned: u64) -> Sear
 }
 
 fn refused(failure: &Failure) -> SearchReply {
-    let error = ReplyError { code: failure.code.to_owned(), message: failure.message.clone() };
-    SearchReply { error: Some(error), ..pack(&[], false, 0, 0) }
+    let error = ReplyError {
+        code: failure.code.to_owned(),
+        message: failure.message.clone(),
+    };
+    SearchReply {
+        error: Some(error),
+        ..pack(&[], false, 0, 0)
+    }
 }

@@ -58,7 +58,12 @@ impl Lake {
 
     pub(crate) async fn refresh_view(&self, id: Option<&str>) -> Result<String> {
         let Some(id) = id else {
-            let head = self.lake.catalog.refresh().await.map_err(vexlake_lsm::Error::from)?;
+            let head = self
+                .lake
+                .catalog
+                .refresh()
+                .await
+                .map_err(vexlake_lsm::Error::from)?;
             return Ok(json!({"version": head.version}).to_string());
         };
         let incarnation = self.incarnation(id).await?;
@@ -83,7 +88,9 @@ impl Lake {
         };
         let incarnation = self.incarnation(&spec.incarnation.to_string()).await?;
         self.jobs.lock().insert(job.to_owned(), cancelled.clone());
-        let merged = incarnation.merge(&spec, &options, &cancelled, &report).await;
+        let merged = incarnation
+            .merge(&spec, &options, &cancelled, &report)
+            .await;
         self.jobs.lock().remove(job);
         json(&merged?)
     }
@@ -97,7 +104,13 @@ impl Lake {
             }
             Some(id) => {
                 let options = parse("gc", options)?;
-                json(&self.incarnation(id).await?.collect_garbage(&options).await?)
+                json(
+                    &self
+                        .incarnation(id)
+                        .await?
+                        .collect_garbage(&options)
+                        .await?,
+                )
             }
         }
     }
@@ -106,7 +119,10 @@ impl Lake {
         let missing = |field: &str| invalid(format!("verify {} needs {field}", step.step));
         match step.step.as_str() {
             "begin" => {
-                let id = step.incarnation.as_deref().ok_or_else(|| missing("incarnation"))?;
+                let id = step
+                    .incarnation
+                    .as_deref()
+                    .ok_or_else(|| missing("incarnation"))?;
                 let verification = Verification::begin(&*self.incarnation(id).await?).await?;
                 let stretches: Vec<Value> = verification
                     .stretches()
@@ -128,16 +144,23 @@ impl Lake {
                 let source = step.source.ok_or_else(|| missing("source"))?;
                 let partition = step.partition.ok_or_else(|| missing("partition"))?;
                 let mut verifications = self.verifications.lock();
-                let verification =
-                    verifications.get_mut(&step.session).ok_or_else(|| missing("a session that was begun"))?;
+                let verification = verifications
+                    .get_mut(&step.session)
+                    .ok_or_else(|| missing("a session that was begun"))?;
                 verification.add(source, partition, from, to, table.as_ref(), &buffers)?;
                 Ok("{}".to_owned())
             }
             "finish" => {
                 let found = self.verifications.lock().remove(&step.session);
-                json(&found.ok_or_else(|| missing("a session that was begun"))?.finish())
+                json(
+                    &found
+                        .ok_or_else(|| missing("a session that was begun"))?
+                        .finish(),
+                )
             }
-            other => Err(invalid(format!("verify step is {other:?}, allowed are begin, add and finish"))),
+            other => Err(invalid(format!(
+                "verify step is {other:?}, allowed are begin, add and finish"
+            ))),
         }
     }
 

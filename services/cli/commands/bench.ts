@@ -41,8 +41,16 @@ export async function run(args: Arguments): Promise<number> {
     await Promise.all(connections.map(drive));
     const seconds = Number(process.hrtime.bigint() - started) / 1e9;
     micros.sort((a, b) => a - b);
-    const at = (share: number): number => micros[Math.min(micros.length - 1, Math.floor(share * micros.length))] as number;
-    const report = { collection: name, requests, clients, perSecond: requests / seconds, p50Micros: at(0.5), p99Micros: at(0.99) };
+    const at = (share: number): number =>
+      micros[Math.min(micros.length - 1, Math.floor(share * micros.length))] as number;
+    const report = {
+      collection: name,
+      requests,
+      clients,
+      perSecond: requests / seconds,
+      p50Micros: at(0.5),
+      p99Micros: at(0.99),
+    };
     if (context.json) printJson(report);
     else {
       print(`${requests} VSIM on ${name}, ${clients} connections: ${report.perSecond.toFixed(0)} requests/s`);
@@ -60,7 +68,10 @@ async function storedVectors(redis: Redis, name: string): Promise<Buffer[]> {
   const axis = Buffer.alloc(dim * 4);
   axis.writeFloatLE(1, 0);
   const ids = (await redis.callBuffer("VSIM", name, "FP32", axis, "COUNT", String(QUERIES))) as Buffer[];
-  if (ids.length === 0) throw new VexError("NOT_FOUND", `collection ${name} is empty: there is nothing to search`);
-  const raw = await Promise.all(ids.map((id) => redis.callBuffer("VEMB", name, id, "RAW") as Promise<Buffer[]>));
+  if (ids.length === 0)
+    throw new VexError("NOT_FOUND", `collection ${name} is empty: there is nothing to search`);
+  const raw = await Promise.all(
+    ids.map((id) => redis.callBuffer("VEMB", name, id, "RAW") as Promise<Buffer[]>),
+  );
   return raw.map((reply) => reply[1] as Buffer);
 }

@@ -23,10 +23,29 @@ async function list(context: Context): Promise<number> {
   if (context.json) printJson(all);
   else {
     const rows = all.map(({ db, name, live, fed }) => [
-      db, name, live.schema.dim, live.schema.metric, live.committedRecords, live.segments,
-      byteText(live.bytes), live.version, live.incarnation, fed.length,
+      db,
+      name,
+      live.schema.dim,
+      live.schema.metric,
+      live.committedRecords,
+      live.segments,
+      byteText(live.bytes),
+      live.version,
+      live.incarnation,
+      fed.length,
     ]);
-    const titles = ["db", "name", "dim", "metric", "records", "segments", "bytes", "version", "incarnation", "fed"];
+    const titles = [
+      "db",
+      "name",
+      "dim",
+      "metric",
+      "records",
+      "segments",
+      "bytes",
+      "version",
+      "incarnation",
+      "fed",
+    ];
     print(columns(titles, rows));
   }
   return EXIT.ok;
@@ -48,7 +67,8 @@ async function create(context: Context): Promise<number> {
   const from = parseBeginning(text(args, "from") ?? "latest");
   // A local log belongs to the process that runs it, so that one creates the topic.
   if (context.running?.log.kind === "local") {
-    if (from.at !== "latest") throw new ConfigError("--from needs a Kafka log, or a lake that is not running");
+    if (from.at !== "latest")
+      throw new ConfigError("--from needs a Kafka log, or a lake that is not running");
     printJson(await serverCall(context, "POST", "/api/v1/collections", wanted));
     return EXIT.ok;
   }

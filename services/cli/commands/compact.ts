@@ -17,7 +17,8 @@ interface Spec {
 export async function run(args: Arguments): Promise<number> {
   const name = positional(args, 0, "collection");
   const context = await openContext(args, "cli");
-  const { memory_bytes_max: memoryBytesMax, bytes_per_second_max: bytesPerSecondMax } = context.loaded.config.compactor;
+  const { memory_bytes_max: memoryBytesMax, bytes_per_second_max: bytesPerSecondMax } =
+    context.loaded.config.compactor;
   const { lake, close } = await openLake(context, "cli");
   try {
     const { live } = await findCollection(lake, whole(args, "db", 0, 15) ?? 0, name);
@@ -27,7 +28,9 @@ export async function run(args: Arguments): Promise<number> {
       if (!context.json) print(`${spec.id}: ${spec.reason}`);
       if (args.flags["dry-run"] === true) continue;
       const options = JSON.stringify({ memoryBytesMax, bytesPerSecondMax });
-      const outcome = JSON.parse(await lake.run(JSON.stringify(spec), undefined, `cli-${process.pid}`, options));
+      const outcome = JSON.parse(
+        await lake.run(JSON.stringify(spec), undefined, `cli-${process.pid}`, options),
+      );
       outcomes.push(outcome);
       if (!context.json) print(`  ${outcome.status}: ${outcome.rows} entries, ${outcome.dropped} dropped`);
     }

@@ -15,7 +15,8 @@ const LETTERS_SHOWN = 100;
 
 export async function run(args: Arguments): Promise<number> {
   const action = positional(args, 0, "list|replay");
-  if (action !== "list" && action !== "replay") throw new ConfigError(`dlq ${action} is not known: list, replay`);
+  if (action !== "list" && action !== "replay")
+    throw new ConfigError(`dlq ${action} is not known: list, replay`);
   const name = positional(args, 1, "collection");
   const limit = whole(args, "limit", 1, 1_000_000) ?? (action === "list" ? LETTERS_SHOWN : 1_000_000);
   const context = await openContext(args, "cli");
@@ -35,8 +36,12 @@ export async function run(args: Arguments): Promise<number> {
     }
     if (action === "replay") {
       for (const { key, value, headers } of letters) {
-        const own = Object.entries(headers).filter(([header]) => !/^(__connect\.|vexlake-reason|vexlake-value)/.test(header));
-        const kept = Object.fromEntries(own.filter((pair): pair is [string, Buffer] => pair[1] !== undefined));
+        const own = Object.entries(headers).filter(
+          ([header]) => !/^(__connect\.|vexlake-reason|vexlake-value)/.test(header),
+        );
+        const kept = Object.fromEntries(
+          own.filter((pair): pair is [string, Buffer] => pair[1] !== undefined),
+        );
         await log.produce(topic, [{ key, value, headers: kept }]);
       }
       print(`${letters.length} records produced to ${topic} again`);
@@ -53,7 +58,12 @@ export async function run(args: Arguments): Promise<number> {
     if (context.json) printJson(shown);
     else {
       const rows = shown.map((letter) => [
-        letter.when, letter.partition, letter.offset, letter.key ?? "(null)", letter.reason, letter.message,
+        letter.when,
+        letter.partition,
+        letter.offset,
+        letter.key ?? "(null)",
+        letter.reason,
+        letter.message,
       ]);
       print(columns(["when", "partition", "offset", "key", "reason", "message"], rows));
     }

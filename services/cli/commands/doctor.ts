@@ -8,7 +8,12 @@ import { print, printJson } from "../output.ts";
 
 export async function run(args: Arguments): Promise<number> {
   const context = await openContext(args, "cli");
-  const core = JSON.parse(Lake.doctor()) as { kernels: string; version: string; format: number; debug: boolean };
+  const core = JSON.parse(Lake.doctor()) as {
+    kernels: string;
+    version: string;
+    format: number;
+    debug: boolean;
+  };
   const checks: { check: string; ok: boolean; says: string; exit: ExitCode }[] = [];
   const probe = async (check: string, work: () => Promise<string>): Promise<void> => {
     try {
@@ -26,7 +31,12 @@ export async function run(args: Arguments): Promise<number> {
   });
   const { kind } = context.loaded.config.log;
   if (kind === "local" && context.running) {
-    checks.push({ check: "log local", ok: true, says: `held by process ${context.running.pid}`, exit: EXIT.ok });
+    checks.push({
+      check: "log local",
+      ok: true,
+      says: `held by process ${context.running.pid}`,
+      exit: EXIT.ok,
+    });
   } else {
     await probe(`log ${kind}`, async () => {
       const log = await openLog(context);

@@ -9,6 +9,8 @@ export async function run(args: Arguments): Promise<number> {
   const name = positional(args, 0, "collection");
   const context = await openContext(args, "cli");
   const db = whole(args, "db", 0, 15) ?? 0;
-  printJson(await serverCall(context, "POST", `/api/v1/flush?db=${db}&collection=${encodeURIComponent(name)}`));
+  printJson(
+    await serverCall(context, "POST", `/api/v1/flush?db=${db}&collection=${encodeURIComponent(name)}`),
+  );
   return EXIT.ok;
 }

@@ -29,14 +29,19 @@ export async function run(args: Arguments): Promise<number> {
     for (const one of await readCatalog(lake)) {
       if (name !== undefined && (one.name !== name || one.db !== db)) continue;
       for (const { incarnation } of [one.live, ...one.fed]) {
-        report[`${one.db}/${one.name}/${incarnation}`] = JSON.parse(await lake.gc(incarnation, options)) as Collected;
+        report[`${one.db}/${one.name}/${incarnation}`] = JSON.parse(
+          await lake.gc(incarnation, options),
+        ) as Collected;
       }
     }
-    const left = args.flags["dry-run"] === true || name !== undefined ? [] : JSON.parse(await lake.gc(null)).left;
+    const left =
+      args.flags["dry-run"] === true || name !== undefined ? [] : JSON.parse(await lake.gc(null)).left;
     if (context.json) printJson({ collected: report, left });
     else {
       for (const [where, { retainFrom, slots, objects, bytes }] of Object.entries(report)) {
-        print(`${where}: ${objects.length} objects (${byteText(bytes)}), ${slots} commits below version ${retainFrom}`);
+        print(
+          `${where}: ${objects.length} objects (${byteText(bytes)}), ${slots} commits below version ${retainFrom}`,
+        );
       }
       for (const incarnation of left) print(`${incarnation}: retired and removed`);
     }

@@ -23,15 +23,25 @@ export async function run(args: Arguments): Promise<number> {
       printJson({ incarnation, version: live.version, segments, commits });
       return EXIT.ok;
     }
-    print(`${name} is incarnation ${incarnation}, version ${live.version}, ${live.committedRecords} records\n`);
+    print(
+      `${name} is incarnation ${incarnation}, version ${live.version}, ${live.committedRecords} records\n`,
+    );
     const segmentRows = segments.map((row) => [
-      row.id as string, row.rows as bigint, row.deletes as bigint, row.shadowed as bigint,
-      byteText(Number(row.bytes)), timeText(Number(row.created_ms)),
+      row.id as string,
+      row.rows as bigint,
+      row.deletes as bigint,
+      row.shadowed as bigint,
+      byteText(Number(row.bytes)),
+      timeText(Number(row.created_ms)),
     ]);
     print(columns(["segment", "rows", "deletes", "shadowed", "bytes", "created"], segmentRows));
     print("");
     const commitRows = commits.map((row) => [
-      row.version as bigint, timeText(Number(row.when_ms)), row.role as string, row.kind as string, row.summary as string,
+      row.version as bigint,
+      timeText(Number(row.when_ms)),
+      row.role as string,
+      row.kind as string,
+      row.summary as string,
     ]);
     print(columns(["version", "when", "role", "kind", "what"], commitRows));
     return EXIT.ok;
@@ -40,10 +50,7 @@ export async function run(args: Arguments): Promise<number> {
   }
 }
 
-async function rowsOf(
-  lake: Lake,
-  what: Parameters<Lake["describe"]>[0],
-): Promise<Record<string, unknown>[]> {
+async function rowsOf(lake: Lake, what: Parameters<Lake["describe"]>[0]): Promise<Record<string, unknown>[]> {
   const bytes = await lake.describe(what);
   return tableFromIPC(bytes as Uint8Array)
     .toArray()

@@ -37,7 +37,10 @@ async function start(context: Context): Promise<number> {
     const source = await sourceFrom(log, liveSource(live).topic, from);
     const { incarnation } = JSON.parse(await lake.alter({ op: "replay-start", db, name, source }));
     if (context.json) printJson({ incarnation });
-    else print(`${incarnation} is being filled; see \`vexlake replay list ${name}\`, then \`vexlake promote ${name}\``);
+    else
+      print(
+        `${incarnation} is being filled; see \`vexlake replay list ${name}\`, then \`vexlake promote ${name}\``,
+      );
     return EXIT.ok;
   } finally {
     await log.close();
@@ -58,7 +61,11 @@ async function list(context: Context): Promise<number> {
         return sum + Math.max(0, Number(checkpoint.next) - Number(same?.checkpoint.next ?? 0));
       }, 0);
     const rows = [live, ...fed].map((of, i) => [
-      of.incarnation, i === 0 ? "live" : "fed", of.version, of.committedRecords, behind(of),
+      of.incarnation,
+      i === 0 ? "live" : "fed",
+      of.version,
+      of.committedRecords,
+      behind(of),
     ]);
     print(columns(["incarnation", "is", "version", "records", "offsets behind live"], rows));
   }

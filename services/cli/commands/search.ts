@@ -23,10 +23,23 @@ export async function run(args: Arguments): Promise<number> {
     ? valuesOf(query)
     : ["FP32", (await embedTexts(join(context.dataDir, "sample", "model.bin"), [query]))[0] as Buffer];
   const [host, port] = resp.split(":") as [string, string];
-  const redis = new Redis({ host, port: Number(port), db: whole(args, "db", 0, 15) ?? 0, maxRetriesPerRequest: 1 });
+  const redis = new Redis({
+    host,
+    port: Number(port),
+    db: whole(args, "db", 0, 15) ?? 0,
+    maxRetriesPerRequest: 1,
+  });
   try {
     const count = String(whole(args, "count", 1, 10_000) ?? COUNT);
-    const reply = (await redis.call("VSIM", name, ...vector, "COUNT", count, "WITHSCORES", "WITHATTRIBS")) as unknown[];
+    const reply = (await redis.call(
+      "VSIM",
+      name,
+      ...vector,
+      "COUNT",
+      count,
+      "WITHSCORES",
+      "WITHATTRIBS",
+    )) as unknown[];
     // RESP3 nests score and attributes under the id, RESP2 lists all three.
     const flat = reply.flat() as (string | null)[];
     const hits = [];
@@ -44,11 +57,23 @@ export async function run(args: Arguments): Promise<number> {
 
 /** `[a, b]` as VSIM's VALUES n a b: the components stay text. */
 function valuesOf(text: string): string[] {
-  const components = text.trim().replace(/^\[|\]$/g, "").split(",").map((part) => part.trim());
+  const components = text
+    .trim()
+    .replace(/^\[|\]$/g, "")
+    .split(",")
+    .map((part) => part.trim());
   return ["VALUES", String(components.length), ...components];
 }
 
-function printHit({ id, score, attrs }: { id: string; score: number; attrs: Record<string, unknown> | null }): void {
+function printHit({
+  id,
+  score,
+  attrs,
+}: {
+  id: string;
+  score: number;
+  attrs: Record<string, unknown> | null;
+}): void {
   const title = typeof attrs?.title === "string" ? ` · ${attrs.title}` : "";
   print(`${score.toFixed(4)}  ${id}${title}`);
   if (typeof attrs?.text !== "string") return;

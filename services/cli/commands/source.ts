@@ -54,7 +54,13 @@ async function accept(context: Context): Promise<number> {
   const partition = whole(args, "partition", 0, 1_000_000);
   if (context.running?.log.kind === "local") {
     const only = partition === undefined ? "" : `&partition=${partition}`;
-    printJson(await serverCall(context, "POST", `/api/v1/accept?db=${db}&collection=${encodeURIComponent(name)}${only}`));
+    printJson(
+      await serverCall(
+        context,
+        "POST",
+        `/api/v1/accept?db=${db}&collection=${encodeURIComponent(name)}${only}`,
+      ),
+    );
     return EXIT.ok;
   }
   const [{ lake, close }, log] = await Promise.all([openLake(context, "cli"), openLog(context)]);
@@ -63,7 +69,9 @@ async function accept(context: Context): Promise<number> {
     const accepted = await acceptChanges(lake, log, live, partition);
     if (context.json) printJson(accepted);
     else if (accepted.length === 0) print(`nothing to accept: ${name} and its topic agree`);
-    else for (const { what, partition: p, from, to } of accepted) print(`${what}: partition ${p}, offsets ${from} to ${to}`);
+    else
+      for (const { what, partition: p, from, to } of accepted)
+        print(`${what}: partition ${p}, offsets ${from} to ${to}`);
     return EXIT.ok;
   } finally {
     await log.close();

@@ -6,15 +6,23 @@
  * `ready …` line; the rest goes to stderr.
  */
 import { join } from "node:path";
-import { startCompactor } from "../../compactor/main.ts";
-import { startIngest } from "../../ingest/main.ts";
-import { ingestMounts } from "../../ingest/http.ts";
-import { startQuery } from "../../query/main.ts";
 import { VexError } from "../../common/process/error.ts";
 import { acquireLock } from "../../common/process/lock.ts";
 import { Shutdown } from "../../common/process/shutdown.ts";
+import { startCompactor } from "../../compactor/main.ts";
+import { ingestMounts } from "../../ingest/http.ts";
+import { startIngest } from "../../ingest/main.ts";
+import { startQuery } from "../../query/main.ts";
 import type { Arguments } from "../args.ts";
-import { announce, type Context, lakeStore, openContext, openLake, openLog, type Running } from "../context.ts";
+import {
+  announce,
+  type Context,
+  lakeStore,
+  openContext,
+  openLake,
+  openLog,
+  type Running,
+} from "../context.ts";
 import { processRegistry, untilStopped, VERSION } from "../process.ts";
 
 export async function run(args: Arguments): Promise<number> {
@@ -56,7 +64,7 @@ export async function run(args: Arguments): Promise<number> {
     const running = describeRunning(context, query);
     await announce(dataDir, running);
     shutdown.add("announcement", () => announce(dataDir, null));
-    process.stdout.write(`${readyLine(context, running)}\n`);
+    process.stdout.write(`${readyLine(running)}\n`);
   } catch (error) {
     await shutdown.run("start failed");
     throw error;
@@ -68,7 +76,10 @@ export async function run(args: Arguments): Promise<number> {
 function refuseForeignLog(foreign: ReadonlyMap<string, string>): void {
   const [reason] = foreign.values();
   if (reason === undefined) return;
-  throw new VexError("MISMATCH", `${reason}; start with the log this lake was fed from, or use another --data-dir`);
+  throw new VexError(
+    "MISMATCH",
+    `${reason}; start with the log this lake was fed from, or use another --data-dir`,
+  );
 }
 
 function describeRunning(context: Context, query: { resp: Address; http: Address }): Running {
@@ -93,7 +104,7 @@ interface Address {
   port: number;
 }
 
-function readyLine(context: Context, running: Running): string {
+function readyLine(running: Running): string {
   const { log, store, resp, http } = running;
   const logged = log.kind === "kafka" ? `kafka:${(log.brokers ?? []).join(",")}` : "local";
   return `ready resp=${resp} http=${http} log=${logged} store=${store.url} version=${VERSION}`;

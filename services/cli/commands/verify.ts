@@ -37,7 +37,8 @@ async function recount(context: Context, db: number): Promise<Reports> {
         ? await readCatalog(lake)
         : await Promise.all(names.map((name) => findCollection(lake, db, name)));
     const reports: Reports = {};
-    for (const one of collections) reports[`${one.db}/${one.name}`] = await verifyIncarnation(lake, log, one.live);
+    for (const one of collections)
+      reports[`${one.db}/${one.name}`] = await verifyIncarnation(lake, log, one.live);
     return reports;
   } finally {
     await log.close();
@@ -58,7 +59,9 @@ export function describeReport(name: string, report: VerifyReport): string {
     `  ${ledger.kept} kept - ${dropped} dropped by merges = ${entries} entries in live segments; ${liveRows} live records, ${keys} keys in the log`,
   ];
   if (report.timingDependent > 0) {
-    lines.push(`  ${report.timingDependent} keys patched across partitions: their verdict depends on timing, not checked`);
+    lines.push(
+      `  ${report.timingDependent} keys patched across partitions: their verdict depends on timing, not checked`,
+    );
   }
   if (!report.recounted) lines.push("  the log no longer has every record: only sums were checked");
   for (const problem of report.problems) lines.push(`  ${problem}`);

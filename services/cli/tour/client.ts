@@ -35,7 +35,12 @@ export class LakeClient {
   get redis(): Redis {
     if (this.#redis === null) {
       const [host, port] = this.resp.split(":") as [string, string];
-      this.#redis = new Redis({ host, port: Number(port), maxRetriesPerRequest: 2, retryStrategy: () => 200 });
+      this.#redis = new Redis({
+        host,
+        port: Number(port),
+        maxRetriesPerRequest: 2,
+        retryStrategy: () => 200,
+      });
       // Connection errors reach the commands that wait; a killed server is part of the tour.
       this.#redis.on("error", () => {});
     }
@@ -58,7 +63,8 @@ export class LakeClient {
     if (truth) args.push("TRUTH");
     const reply = (await this.redis.call("VSIM", ...args)) as string[];
     const hits: Hit[] = [];
-    for (let i = 0; i < reply.length; i += 2) hits.push({ id: reply[i] as string, score: Number(reply[i + 1]) });
+    for (let i = 0; i < reply.length; i += 2)
+      hits.push({ id: reply[i] as string, score: Number(reply[i + 1]) });
     return hits;
   }
 

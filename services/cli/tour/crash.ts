@@ -36,19 +36,40 @@ export async function crash(tour: TourContext, sample: Sample): Promise<void> {
   // The flush dies with the process: that is the point.
   await client.post(`/api/v1/flush?collection=${COLLECTION}`).catch(() => null);
   const signal = await killed;
-  report.check("killed between upload and commit", `VEXLAKE_CRASH_AT=${CRASH_AT} ended vexlake up by ${signal}`, signal === "SIGKILL");
+  report.check(
+    "killed between upload and commit",
+    `VEXLAKE_CRASH_AT=${CRASH_AT} ended vexlake up by ${signal}`,
+    signal === "SIGKILL",
+  );
 
   client.moveTo(await restart());
   const uploaded = (await listSegments(tour, before.incarnation)).filter((id) => !known.includes(id));
   const live = await liveSegments(tour);
   const orphan = uploaded.find((id) => !live.includes(id));
-  report.check("the orphan", `segment ${orphan} is in the store, no commit names it; gc removes it`, orphan !== undefined);
-  await until("everything produced to be visible", async () => (await client.collection(COLLECTION))?.records === before.records);
+  report.check(
+    "the orphan",
+    `segment ${orphan} is in the store, no commit names it; gc removes it`,
+    orphan !== undefined,
+  );
+  await until(
+    "everything produced to be visible",
+    async () => (await client.collection(COLLECTION))?.records === before.records,
+  );
   await client.post(`/api/v1/flush?collection=${COLLECTION}`);
   const reports = await client.post(`/api/v1/verify?collection=${COLLECTION}`);
-  const verified = Object.values(reports)[0] as { ok: boolean; missing: number; duplicated: number; offsets: number; version: number };
+  const verified = Object.values(reports)[0] as {
+    ok: boolean;
+    missing: number;
+    duplicated: number;
+    offsets: number;
+    version: number;
+  };
   const { ok, missing, duplicated, offsets, version } = verified;
-  report.check("verify after the kill", `lost ${missing}, duplicated ${duplicated} of ${offsets} offsets at version ${version}`, ok && offsets === sample.passages.length + REWRITTEN);
+  report.check(
+    "verify after the kill",
+    `lost ${missing}, duplicated ${duplicated} of ${offsets} offsets at version ${version}`,
+    ok && offsets === sample.passages.length + REWRITTEN,
+  );
 }
 
 /** Asks the launcher for a fresh `vexlake up`. */
@@ -93,7 +114,8 @@ async function listSegments({ store }: TourContext, incarnation: string): Promis
     return existsSync(folder) ? readdirSync(folder).sort() : [];
   }
   const url = new URL(store);
-  const endpoint = process.env.VEXLAKE_STORE_ENDPOINT ?? process.env.AWS_ENDPOINT_URL_S3 ?? process.env.AWS_ENDPOINT_URL;
+  const endpoint =
+    process.env.VEXLAKE_STORE_ENDPOINT ?? process.env.AWS_ENDPOINT_URL_S3 ?? process.env.AWS_ENDPOINT_URL;
   const s3 = new S3Client({
     forcePathStyle: true,
     region: process.env.AWS_REGION ?? "us-east-1",

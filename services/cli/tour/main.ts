@@ -17,8 +17,8 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { EXIT } from "../../common/process/exit.ts";
-import { crash } from "./crash.ts";
 import { LakeClient } from "./client.ts";
+import { crash } from "./crash.ts";
 import { measureKnownItems, measureRecall, measureSearches } from "./measure.ts";
 import { Report } from "./report.ts";
 import { loadSample, mergeSample, prepareSample, sampleLoaded } from "./sample.ts";
@@ -38,7 +38,10 @@ async function main(): Promise<number> {
   });
   const dataDir = values["data-dir"] ?? ".vexlake";
   const passages = join(dataDir, "sample", "passages.jsonl");
-  const client = new LakeClient({ resp: values.resp ?? "127.0.0.1:6380", http: values.http ?? "127.0.0.1:8080" });
+  const client = new LakeClient({
+    resp: values.resp ?? "127.0.0.1:6380",
+    http: values.http ?? "127.0.0.1:8080",
+  });
   const tour: TourContext = {
     client,
     brokers: values.brokers?.split(",") ?? null,
@@ -52,7 +55,9 @@ async function main(): Promise<number> {
   try {
     if (!existsSync(passages)) throw new Error(`no corpus at ${passages}`);
     if (await sampleLoaded(tour)) {
-      tour.report.say(`the sample is loaded: collection ${COLLECTION}, ${(await client.collection(COLLECTION))?.records} records`);
+      tour.report.say(
+        `the sample is loaded: collection ${COLLECTION}, ${(await client.collection(COLLECTION))?.records} records`,
+      );
       howToGoOn(tour, values.http ?? "", values.resp ?? "");
       return EXIT.ok;
     }
@@ -77,8 +82,12 @@ function howToGoOn({ report }: TourContext, http: string, resp: string): void {
   report.say("");
   report.say("go on:");
   report.say(`  npx --no vexlake search ${COLLECTION} "how do I retry a promise"`);
-  report.say(`  redis-cli -p ${port} VSET vec:1 "[0.1, 0.2, 0.3]"      redis-cli -p ${port} VSEARCH "[0.1, 0.2, 0.3]" 10`);
-  report.say(`  http://${http}/        segments, lag, commits            http://${http}/jobs    compaction jobs`);
+  report.say(
+    `  redis-cli -p ${port} VSET vec:1 "[0.1, 0.2, 0.3]"      redis-cli -p ${port} VSEARCH "[0.1, 0.2, 0.3]" 10`,
+  );
+  report.say(
+    `  http://${http}/        segments, lag, commits            http://${http}/jobs    compaction jobs`,
+  );
   report.say(`  duckdb -c "$(npx --no vexlake files ${COLLECTION} --format duckdb)"`);
   report.say(`  npx --no vexlake verify ${COLLECTION}`);
 }

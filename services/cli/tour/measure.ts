@@ -25,8 +25,12 @@ export async function measureSearches({ client, report }: TourContext, sample: S
     micros.push(Number(process.hrtime.bigint() - before) / 1_000);
   }
   micros.sort((a, b) => a - b);
-  const at = (share: number): string => ((micros[Math.floor(share * micros.length)] as number) / 1_000).toFixed(2);
-  report.fact("searches", `${SEARCHES} over ${sample.passages.length} records, one at a time: p50 ${at(0.5)} ms, p99 ${at(0.99)} ms`);
+  const at = (share: number): string =>
+    ((micros[Math.floor(share * micros.length)] as number) / 1_000).toFixed(2);
+  report.fact(
+    "searches",
+    `${SEARCHES} over ${sample.passages.length} records, one at a time: p50 ${at(0.5)} ms, p99 ${at(0.99)} ms`,
+  );
 }
 
 /** Tie-aware: a result counts when its score reaches that of the exact tenth. */
@@ -40,17 +44,30 @@ export async function measureRecall({ client, report }: TourContext, sample: Sam
   const queries = pick(sample.passages.length, RECALL_QUERIES, 13).map((index) => vectorOf(sample, index));
   let sum = 0;
   for (const query of queries) {
-    const [found, truth] = [await client.search(COLLECTION, query, K), await client.search(COLLECTION, query, K, true)];
+    const [found, truth] = [
+      await client.search(COLLECTION, query, K),
+      await client.search(COLLECTION, query, K, true),
+    ];
     sum += recallOf(found, truth);
   }
   const recall = sum / queries.length;
-  report.check("recall@10 against TRUTH", `${recall.toFixed(4)} (this version scans exactly: 1 by construction)`, recall >= 0.999);
+  report.check(
+    "recall@10 against TRUTH",
+    `${recall.toFixed(4)} (this version scans exactly: 1 by construction)`,
+    recall >= 0.999,
+  );
 }
 
 /** Cuts sentences out of passages; each must find the passage it came from. */
-export async function measureKnownItems({ client, report, model }: TourContext, sample: Sample): Promise<void> {
+export async function measureKnownItems(
+  { client, report, model }: TourContext,
+  sample: Sample,
+): Promise<void> {
   const queries = cutQueries(sample.passages, KNOWN_ITEMS);
-  const vectors = await embedTexts(model, queries.map(({ text }) => text));
+  const vectors = await embedTexts(
+    model,
+    queries.map(({ text }) => text),
+  );
   let found = 0;
   for (const [i, { key }] of queries.entries()) {
     const hits = await client.search(COLLECTION, vectors[i] as Buffer, K);
@@ -58,7 +75,11 @@ export async function measureKnownItems({ client, report, model }: TourContext, 
   }
   const share = found / queries.length;
   const percent = (100 * share).toFixed(1);
-  report.check("known items", `${found} of ${queries.length} sentences find their passage among ten (${percent} %)`, share >= KNOWN_SHARE_MIN);
+  report.check(
+    "known items",
+    `${found} of ${queries.length} sentences find their passage among ten (${percent} %)`,
+    share >= KNOWN_SHARE_MIN,
+  );
 }
 
 /** Seeded runs of 8 to 30 words, from passages long enough to have one. */
@@ -68,7 +89,9 @@ function cutQueries(passages: Passage[], count: number): { key: string; text: st
   for (const index of pick(passages.length, passages.length, 19)) {
     if (queries.length === count) break;
     const { key, text } = passages[index] as Passage;
-    const sentences = text.split(/(?<=[.!?])\s+/).map((sentence) => sentence.split(/\s+/).slice(0, WORDS_MAX));
+    const sentences = text
+      .split(/(?<=[.!?])\s+/)
+      .map((sentence) => sentence.split(/\s+/).slice(0, WORDS_MAX));
     const long = sentences.filter((words) => words.length >= WORDS_MIN);
     const words = long[Math.floor(random() * long.length)];
     if (words) queries.push({ key, text: words.join(" ") });

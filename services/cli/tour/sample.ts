@@ -1,8 +1,8 @@
 /** Embedding the corpus, producing it as any producer would, flushing and merging it. */
 import { existsSync, readFileSync, statSync } from "node:fs";
-import { type Producer, Kafka, logLevel } from "kafkajs";
-import { byteText } from "../output.ts";
+import { Kafka, logLevel, type Producer } from "kafkajs";
 import { runEmbedder } from "../embedder.ts";
+import { byteText } from "../output.ts";
 import { type CollectionView, until } from "./client.ts";
 import { COLLECTION, DIM, type Passage, type Sample, type TourContext, vectorOf } from "./tour.ts";
 
@@ -17,12 +17,21 @@ const PASSAGES_ENOUGH = 10_000;
 export async function sampleLoaded({ client, passages }: TourContext): Promise<boolean> {
   const found = await client.collection(COLLECTION);
   if (found === null || found.records === 0) return false;
-  const wanted = readFileSync(passages, "utf8").split("\n").filter((line) => line !== "").length;
+  const wanted = readFileSync(passages, "utf8")
+    .split("\n")
+    .filter((line) => line !== "").length;
   return found.records >= wanted;
 }
 
-export async function prepareSample({ passages: file, model, vectors, report }: TourContext): Promise<Sample> {
-  const lines = readFileSync(file, "utf8").split("\n").filter((line) => line !== "");
+export async function prepareSample({
+  passages: file,
+  model,
+  vectors,
+  report,
+}: TourContext): Promise<Sample> {
+  const lines = readFileSync(file, "utf8")
+    .split("\n")
+    .filter((line) => line !== "");
   const passages = lines.map((line) => JSON.parse(line) as Passage);
   const bytes = passages.length * DIM * 4;
   const started = performance.now();
@@ -43,7 +52,11 @@ export async function loadSample(tour: TourContext, sample: Sample): Promise<voi
   const { passages } = sample;
   if ((await client.collection(COLLECTION)) === null) {
     await client.post("/api/v1/collections", {
-      name: COLLECTION, dim: DIM, metric: "cosine", partitions: PARTITIONS, format: "f32",
+      name: COLLECTION,
+      dim: DIM,
+      metric: "cosine",
+      partitions: PARTITIONS,
+      format: "f32",
     });
   }
   const { topic } = ((await client.collection(COLLECTION)) as CollectionView).source;
@@ -68,8 +81,15 @@ export async function loadSample(tour: TourContext, sample: Sample): Promise<voi
   const rate = Math.round(passages.length / seconds);
   const view = (await client.collection(COLLECTION)) as CollectionView;
   const through = tour.brokers === null ? "RESP into the local log" : "Kafka";
-  report.fact("loaded", `${passages.length} records through ${through} in ${seconds.toFixed(1)} s (${rate}/s, ${ROUNDS} flushes included)`);
-  report.check("committed", `version ${view.version}, ${view.records} records, ${byteText(view.bytes)}`, view.records === passages.length);
+  report.fact(
+    "loaded",
+    `${passages.length} records through ${through} in ${seconds.toFixed(1)} s (${rate}/s, ${ROUNDS} flushes included)`,
+  );
+  report.check(
+    "committed",
+    `version ${view.version}, ${view.records} records, ${byteText(view.bytes)}`,
+    view.records === passages.length,
+  );
 }
 
 /** Waits for the compactor, which sees the small files by itself. */
@@ -80,13 +100,21 @@ export async function mergeSample({ client, report }: TourContext): Promise<void
     report.progress(`waiting for compaction: ${now?.segments} segments`);
     return now !== null && now.segments < before ? now : null;
   });
-  report.check("compaction", `${before} segments flushed → ${view.segments}, ${view.records} records as before`, view.segments < before);
+  report.check(
+    "compaction",
+    `${before} segments flushed → ${view.segments}, ${view.records} records as before`,
+    view.segments < before,
+  );
 }
 
 export type Write = (sample: Sample, indexes: number[]) => Promise<void>;
 
 /** A producer for the length of `work`: Kafka's own, or RESP where the log is local. */
-export async function withWriter(tour: TourContext, topic: string, work: (write: Write) => Promise<void>): Promise<void> {
+export async function withWriter(
+  tour: TourContext,
+  topic: string,
+  work: (write: Write) => Promise<void>,
+): Promise<void> {
   if (tour.brokers === null) {
     await work((sample, indexes) => writeByResp(tour, sample, indexes));
     return;
@@ -112,7 +140,15 @@ async function writeByResp({ client }: TourContext, sample: Sample, indexes: num
   const pipeline = client.redis.pipeline();
   for (const index of indexes) {
     const passage = sample.passages[index] as Passage;
-    pipeline.call("VADD", COLLECTION, "FP32", vectorOf(sample, index), passage.key, "SETATTR", attributesOf(passage));
+    pipeline.call(
+      "VADD",
+      COLLECTION,
+      "FP32",
+      vectorOf(sample, index),
+      passage.key,
+      "SETATTR",
+      attributesOf(passage),
+    );
   }
   const replies = await pipeline.exec();
   const failed = replies?.find(([error]) => error !== null);

@@ -62,7 +62,11 @@ export async function findMoment(
   if (pinned !== undefined) return BigInt(pinned);
   const ms = Date.parse(moment);
   if (!Number.isNaN(ms)) {
-    const answer = await core.describe({ what: "version-at", incarnation: view.incarnation, ms: Math.max(0, ms) });
+    const answer = await core.describe({
+      what: "version-at",
+      incarnation: view.incarnation,
+      ms: Math.max(0, ms),
+    });
     return BigInt((JSON.parse(answer as string) as { version: number }).version);
   }
   throw new ReplyError("ERR", `collection ${view.name} has no version or tag ${moment}`);

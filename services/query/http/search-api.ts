@@ -18,7 +18,8 @@ export async function search(request: ApiRequest): Promise<Answer> {
   const fields = Fields.ofBody(readSections(request.body), KNOWN, ["vector"]);
   const view = await requireCollection(request, readDb(fields), fields.text("collection"));
   const at = fields.optionalText("at");
-  const target: Target = at === undefined ? { view } : { view, version: await findMoment(request.context.core, view, at) };
+  const target: Target =
+    at === undefined ? { view } : { view, version: await findMoment(request.context.core, view, at) };
   const scoreMin = fields.number("score_min");
   const [reply] = await request.context.core.search([
     {

@@ -140,14 +140,14 @@ pub struct Live {
 }
 
 /// Log time, partition, offset.
-type Order = (i64, u32, u64);
+pub type Order = (i64, u32, u64);
 
 /// Newest position of each key and what it says; `None` = deleted.
-pub type Model = BTreeMap<String, Option<Live>>;
+pub type Model = BTreeMap<String, (Order, Option<Live>)>;
 
 /// What a reader must see who consumed `[0, ends[p])` of each partition.
 pub fn model(log: &Log, ends: &BTreeMap<u32, u64>) -> Model {
-    let mut newest: BTreeMap<String, (Order, Option<Live>)> = BTreeMap::new();
+    let mut newest = Model::new();
     for (partition, messages) in &log.0 {
         let (partition, end) = (*partition, ends.get(partition).copied().unwrap_or(0));
         let mut log_time = i64::MIN;
@@ -191,7 +191,4 @@ pub fn model(log: &Log, ends: &BTreeMap<u32, u64>) -> Model {
         }
     }
     newest
-        .into_iter()
-        .map(|(key, (_, live))| (key, live))
-        .collect()
 }

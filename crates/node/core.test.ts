@@ -1,0 +1,65 @@
+/** The border to Rust: how failures cross it. What the engine does is tested in Rust. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type CoreError, Lake } from "@vexlake/core";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+
+const NOBODY = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+
+async function failure(work: () => unknown): Promise<CoreError> {
+  try {
+    await work();
+  } catch (error) {
+    return error as CoreError;
+  }
+  throw new Error("nothing was thrown");
+}
+
+describe("errors of the core", () => {
+  const folder = mkdtempSync(join(tmpdir(), "vexlake-core-"));
+  let lake: Lake;
+
+  beforeAll(async () => {
+    const store = { url: join(folder, "lake") };
+    lake = await Lake.open({ store, role: "test", instance: "core", spoolDir: join(folder, "spool") });
+  });
+
+  afterAll(async () => {
+    await lake.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  it("should turn a panic into INTERNAL, and answer the next call", async () => {
+    const error = await failure(() => Lake.doctor(true));
+    expect(error).toBeInstanceOf(Error);
+    expect(error.code).toBe("INTERNAL");
+    expect(JSON.parse(Lake.doctor())).toMatchObject({ format: 1 });
+  });
+
+  it("should carry a code and a message that names what was asked", async () => {
+    expect(await failure(() => lake.refresh(NOBODY))).toMatchObject({ code: "NOT_FOUND" });
+    const refused = await failure(() => lake.refresh("not-a-ulid"));
+    expect(refused).toMatchObject({ code: "INVALID", message: expect.stringContaining("not-a-ulid") });
+  });
+
+  it("should refuse a command or an option that it does not know", async () => {
+    const unknown = { op: "rename", db: 0, name: "docs" } as unknown as Parameters<Lake["alter"]>[0];
+    expect(await failure(() => lake.alter(unknown))).toMatchObject({ code: "INVALID" });
+    const misspelt = { store: { url: join(folder, "other") }, role: "test", instance: "core", spooldir: "x" };
+    expect(await failure(() => Lake.open(misspelt as never))).toMatchObject({ code: "INVALID" });
+  });
+
+  it("should answer each search of a group for itself", async () => {
+    const request = {
+      collection: NOBODY,
+      vector: { kind: "f32", bytes: new Uint8Array(8) },
+      k: 1,
+      scope: "fresh",
+      withAttrs: false,
+    } as const;
+    const [one, two] = await lake.search([request, request]);
+    expect(one?.error?.code).toBe("NOT_FOUND");
+    expect(two?.error?.code).toBe("NOT_FOUND");
+  });
+});
