@@ -75,7 +75,7 @@ export async function rawCall(
   return { status: response.status, body: text === "" ? {} : JSON.parse(text) };
 }
 
-interface Expected {
+export interface Expected {
   vector: number[];
   attrs: unknown;
 }
@@ -83,13 +83,17 @@ interface Expected {
 /** The records that a run of accepted changes leaves behind, by the rules of schemas/records.md. */
 export class Model {
   readonly records = new Map<string, Expected>();
+  /** Of the live records, in milliseconds; a record has that of its newest change. */
+  readonly eventTimes = new Map<string, number | null>();
   /** Every id ever written, deleted ones included. */
   readonly ids = new Set<string>();
   offsets = 0;
 
-  apply({ id, op = "upsert", vector, attrs }: Change): void {
+  apply({ id, op = "upsert", vector, attrs, eventTime }: Change): void {
     this.offsets += 1;
     this.ids.add(id);
+    this.eventTimes.set(id, eventTime ?? null);
+    if (op === "delete") this.eventTimes.delete(id);
     const before = this.records.get(id);
     const given = attrs === undefined ? null : JSON.parse(attrs);
     if (op === "delete") this.records.delete(id);

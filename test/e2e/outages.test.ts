@@ -44,9 +44,8 @@ async function readiness(node: Vexlake, reason: string | null): Promise<string> 
   return await until(`readiness: ${reason ?? "ready"}`, async () => {
     const response = await fetch(`${node.http}/readyz`);
     const body = await response.text();
-    return (
-      (reason === null ? response.status === 200 : response.status === 503 && body.includes(reason)) && body
-    );
+    const met = reason === null ? response.status === 200 : response.status === 503 && body.includes(reason);
+    return met ? body : null;
   });
 }
 

@@ -90,7 +90,10 @@ await suite(["kafka"], "replay on Kafka", ({ kafka }) => {
   it("should refuse to promote a replay that is behind what is live", async () => {
     // Nothing feeds it while `up` is down.
     expect(await node.stop()).toBe(0);
-    ({ incarnation: replayed } = await vexlakeJson(cli("replay", "start", name, "--from", "earliest")));
+    const begun = await vexlakeJson<{ incarnation: string }>(
+      cli("replay", "start", name, "--from", "earliest"),
+    );
+    replayed = begun.incarnation;
     expect(replayed).not.toBe(original);
     const promoted = await vexlake(cli("promote", name));
     expect(promoted.code).not.toBe(0);

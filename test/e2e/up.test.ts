@@ -25,7 +25,7 @@ import {
   tombstone,
 } from "../harness/records.ts";
 import { suite, temporaryFolder, unique } from "../harness/services.ts";
-import { collectionOf, Model, redisOf } from "./client.ts";
+import { collectionOf, type Expected, Model, redisOf } from "./client.ts";
 
 const DIM = 8;
 const FORMATS: Format[] = ["f32", "protobuf", "json"];
@@ -97,7 +97,10 @@ await suite(["kafka", "duckdb"], "vexlake up on Kafka and a directory", ({ kafka
     it("should answer a Redis client from the live tail", async () => {
       const redis = redisOf(node);
       const model = models.get(names[format]) as Model;
-      const [id, { vector, attrs }] = [...model.records].find(([, record]) => record.attrs !== null) as never;
+      const [id, { vector, attrs }] = [...model.records].find(([, { attrs }]) => attrs !== null) as [
+        string,
+        Expected,
+      ];
       expect(await redis.call("VCARD", names[format])).toBe(model.records.size);
       const bytes = floatBytes(Float32Array.from(vector));
       expect(await redis.call("VSIM", names[format], "FP32", bytes, "COUNT", "1")).toEqual([id]);
@@ -217,13 +220,16 @@ await suite(["kafka", "duckdb"], "vexlake up on Kafka and a directory", ({ kafka
   /** DuckDB's rows of `vexlake files` are the model's records, vectors to the bit. */
   async function expectFiles(name: string, model: Model): Promise<void> {
     const files = await liveFiles(name, cli());
-    const rows = await duckdb<{ id: string; vector: number[]; attrs: string | null }>(
+    const rows = await duckdb<{ id: string; vector: number[]; attrs: string | null; ms: number | null }>(
       oracle,
       folder.path,
-      `SELECT id, vector, attrs FROM (${files.duckdb})`,
+      `SELECT id, vector, attrs, epoch_ms(event_time) AS ms FROM (${files.duckdb})`,
     );
     const found = rows.map(({ id, vector, attrs }) => [id, { vector, attrs: attrs && JSON.parse(attrs) }]);
     expect(Object.fromEntries(found), name).toEqual(Object.fromEntries(model.records));
+    expect(Object.fromEntries(rows.map(({ id, ms }) => [id, ms]))).toEqual(
+      Object.fromEntries(model.eventTimes),
+    );
     expect(rows).toHaveLength(model.records.size);
   }
 });

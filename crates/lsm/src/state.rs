@@ -1,25 +1,8 @@
 //! The state of one incarnation, and the deltas that move it.
 //!
-//! The manifest stores a chain of [`Delta`]s (`state/delta.rs`); this file says what each one
-//! means and which are refused. `apply` is the whole law: a committer that computed its
-//! delta on a stale parent is turned away here, before anything is written, and a
-//! reader that replays the chain runs the same checks again.
-//!
-//! Invariants, by the rule id a [`Violation`] carries:
-//! - **fenced-retired**: nothing follows a retire.
-//! - **append-contiguous**: each range starts at the stored next offset.
-//! - **checkpoint-monotone**: offsets and log time never go back.
-//! - **ledger-adds-up**: kept + superseded + dead-lettered + not-records = to − from,
-//!   and the kept of all ranges = rows + deletes of the added segments.
-//! - **segment-new / segment-live**: an added name is new and younger than the last
-//!   mark's cutoff; a replaced or shadowed one is live.
-//! - **partition-new**: an added partition was unknown.
-//! - **replace-conserves**: entries and their multiset hash are conserved:
-//!   inputs − dropped = outputs.
-//! - **mark-monotone**: a mark never takes back what an earlier one gave up.
-//! - **pin-readable / pin-new / pin-live**: a pin keeps a version that can still be
-//!   read, under a name that is free; only the pair of both ends it.
-//! - **source-new**: a source gets an id above all that the committer saw.
+//! The manifest stores a chain of [`Delta`]s (`state/delta.rs`). What each one does, and
+//! when it is refused, is the law in `state/apply.rs`; how far partitions are consumed
+//! is `state/progress.rs`. Here is what a version holds, and how positions order.
 //!
 //! Left out on purpose: shadow bits that went to a `shadow/<ulid>` object are only
 //! referenced here; a snapshot reads them.
@@ -30,15 +13,16 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 use vexlake_distance::Metric;
 use vexlake_manifest::{State, Violation, u64_str};
-use vexlake_segment::{EntryHash, Position, SegmentMeta, SegmentSchema};
+use vexlake_segment::{Position, SegmentMeta, SegmentSchema};
 use vexlake_store::{Store, StoreError};
 
-use crate::shadow::{self, ShadowRefs, Shadows};
+use crate::shadow::{self, ShadowRefs};
 
 pub use delta::{Delta, Dropped, Mark};
 use progress::fresh_checkpoints;
 pub use progress::{Checkpoint, Fingerprint, Ledger, Range};
 
+mod apply;
 mod delta;
 mod progress;
 
@@ -126,10 +110,6 @@ pub struct IncarnationState {
     pub retired: bool,
 }
 
-fn violation<T>(rule: &'static str, message: String) -> Result<T, Violation> {
-    Err(Violation { rule, message })
-}
-
 impl IncarnationState {
     /// Version 0 of an incarnation.
     pub fn new(id: Ulid, name: String, schema: Schema, sources: BTreeMap<u32, Source>) -> Self {
@@ -195,303 +175,6 @@ impl IncarnationState {
             .values()
             .flat_map(|s| s.shadow.objects.iter().copied())
             .collect()
-    }
-
-    fn apply_ranges(&mut self, ranges: &[Range]) -> Result<u64, Violation> {
-        let mut kept = 0;
-        for range in ranges {
-            let Range {
-                source,
-                partition,
-                from,
-                to,
-                ..
-            } = *range;
-            let Some(checkpoint) = self
-                .checkpoints
-                .get_mut(&source)
-                .and_then(|partitions| partitions.get_mut(&partition))
-            else {
-                return violation(
-                    "append-contiguous",
-                    format!("source {source} has no partition {partition}"),
-                );
-            };
-            if checkpoint.next != from || to < from {
-                let stored = checkpoint.next;
-                return violation(
-                    "append-contiguous",
-                    format!(
-                        "source {source} partition {partition}: range [{from}, {to}) where next is {stored}"
-                    ),
-                );
-            }
-            if range.log_time < checkpoint.log_time {
-                let stored = checkpoint.log_time;
-                return violation(
-                    "checkpoint-monotone",
-                    format!(
-                        "partition {partition}: log time {} after {stored}",
-                        range.log_time
-                    ),
-                );
-            }
-            if range.ledger.total() != to - from {
-                return violation(
-                    "ledger-adds-up",
-                    format!(
-                        "partition {partition}: {:?} sums to {}, offsets {}",
-                        range.ledger,
-                        range.ledger.total(),
-                        to - from
-                    ),
-                );
-            }
-            kept += range.ledger.kept;
-            checkpoint.next = to;
-            checkpoint.log_time = range.log_time;
-            checkpoint.last = range.last.or(checkpoint.last);
-            checkpoint.ledger.add(&range.ledger);
-        }
-        Ok(kept)
-    }
-
-    fn add_segments(&mut self, adds: &[SegmentMeta]) -> Result<(), Violation> {
-        let cutoff = self.cutoff_ms();
-        for meta in adds {
-            if meta.id.timestamp_ms() < cutoff {
-                return violation(
-                    "segment-new",
-                    format!(
-                        "segment {} was minted at {} before the mark's cutoff {cutoff}",
-                        meta.id,
-                        meta.id.timestamp_ms()
-                    ),
-                );
-            }
-            let added = SegmentState {
-                meta: meta.clone(),
-                shadow: ShadowRefs::default(),
-            };
-            if self.segments.insert(meta.id, added).is_some() {
-                return violation(
-                    "segment-new",
-                    format!("segment {} is live already", meta.id),
-                );
-            }
-        }
-        Ok(())
-    }
-
-    fn apply_shadows(&mut self, version: u64, shadows: &Shadows) -> Result<(), Violation> {
-        for id in shadows.touched() {
-            let Some(segment) = self.segments.get_mut(&id) else {
-                return violation(
-                    "segment-live",
-                    format!("shadow on segment {id}, which is not live"),
-                );
-            };
-            let entries = segment.meta.rows + segment.meta.deletes;
-            if let Some(max) = shadows
-                .inline
-                .get(&id)
-                .and_then(|bits| bits.0.max())
-                .filter(|max| *max >= entries)
-            {
-                return violation(
-                    "segment-live",
-                    format!("shadow bit {max} on segment {id} of {entries} entries"),
-                );
-            }
-            segment.shadow.absorb(version, &id, shadows);
-        }
-        Ok(())
-    }
-
-    fn replace(
-        &mut self,
-        inputs: &[Ulid],
-        adds: &[SegmentMeta],
-        dropped: &Dropped,
-    ) -> Result<(), Violation> {
-        let (mut entries, mut hash) = (0u64, EntryHash::default());
-        for id in inputs {
-            let Some(segment) = self.segments.remove(id) else {
-                return violation("segment-live", format!("replaced segment {id} is not live"));
-            };
-            entries += u64::from(segment.meta.rows) + u64::from(segment.meta.deletes);
-            hash += segment.meta.hash;
-        }
-        let out: u64 = adds
-            .iter()
-            .map(|m| u64::from(m.rows) + u64::from(m.deletes))
-            .sum();
-        let out_hash = adds.iter().fold(dropped.hash, |sum, m| sum + m.hash);
-        if entries != out + dropped.entries || hash != out_hash {
-            return violation(
-                "replace-conserves",
-                format!(
-                    "{entries} entries in, {out} out, {} dropped; hashes equal: {}",
-                    dropped.entries,
-                    hash == out_hash
-                ),
-            );
-        }
-        self.dropped_entries += dropped.entries;
-        self.add_segments(adds)
-    }
-
-    fn accept_loss(
-        &mut self,
-        source: u32,
-        partition: u32,
-        from: u64,
-        to: u64,
-    ) -> Result<(), Violation> {
-        let range = Range {
-            source,
-            partition,
-            from,
-            to,
-            log_time: self
-                .checkpoint(source, partition)
-                .map_or(i64::MIN, |stored| stored.log_time),
-            last: None,
-            ledger: Ledger {
-                lost: to.saturating_sub(from),
-                ..Ledger::default()
-            },
-        };
-        self.apply_ranges(&[range]).map(drop)
-    }
-
-    fn add_partition(&mut self, source: u32, partition: u32, start: u64) -> Result<(), Violation> {
-        let known = self
-            .sources
-            .get_mut(&source)
-            .zip(self.checkpoints.get_mut(&source));
-        let Some((source, checkpoints)) =
-            known.filter(|(_, known)| !known.contains_key(&partition))
-        else {
-            return violation(
-                "partition-new",
-                format!("partition {partition} of source {source} is known, or the source is not"),
-            );
-        };
-        source.starts.insert(partition, start);
-        checkpoints.insert(partition, Checkpoint::fresh(start));
-        Ok(())
-    }
-
-    fn applied(&self, version: u64, delta: &Delta) -> Result<Self, Violation> {
-        if self.retired {
-            return violation(
-                "fenced-retired",
-                format!("incarnation {} is retired", self.id),
-            );
-        }
-        let mut next = self.clone();
-        match delta {
-            Delta::Append {
-                ranges,
-                adds,
-                shadows,
-            } => {
-                let kept = next.apply_ranges(ranges)?;
-                let written: u64 = adds
-                    .iter()
-                    .map(|m| u64::from(m.rows) + u64::from(m.deletes))
-                    .sum();
-                if kept != written {
-                    return violation(
-                        "ledger-adds-up",
-                        format!("{kept} kept but {written} entries written"),
-                    );
-                }
-                next.add_segments(adds)?;
-                next.apply_shadows(version, shadows)?;
-            }
-            Delta::Replace {
-                inputs,
-                adds,
-                shadows,
-                dropped,
-            } => {
-                next.replace(inputs, adds, dropped)?;
-                next.apply_shadows(version, shadows)?;
-            }
-            Delta::Mark(mark) => {
-                if mark.retain_from < self.retain_from()
-                    || mark.cutoff_ms < self.cutoff_ms()
-                    || mark.retain_from > version
-                {
-                    return violation(
-                        "mark-monotone",
-                        format!("mark {mark:?} after {:?} at version {version}", self.mark),
-                    );
-                }
-                next.mark = Some(*mark);
-            }
-            Delta::Pin {
-                name,
-                version: pinned,
-            } => {
-                if *pinned >= version
-                    || (*pinned < self.retain_from() && !self.pins.values().any(|v| v == pinned))
-                {
-                    return violation(
-                        "pin-readable",
-                        format!("version {pinned} is not readable at {version}"),
-                    );
-                }
-                if let Some(before) = next.pins.insert(name.clone(), *pinned) {
-                    return violation(
-                        "pin-new",
-                        format!("pin {name:?} already keeps version {before}"),
-                    );
-                }
-            }
-            Delta::Unpin {
-                name,
-                version: pinned,
-            } => {
-                if next.pins.remove(name) != Some(*pinned) {
-                    return violation("pin-live", format!("no pin {name:?} on version {pinned}"));
-                }
-            }
-            Delta::Source {
-                previous,
-                id,
-                source,
-            } => {
-                if self.sources.keys().last().copied() != *previous
-                    || previous.is_some_and(|p| *id <= p)
-                {
-                    return violation(
-                        "source-new",
-                        format!(
-                            "source {id} after {previous:?}: {:?}",
-                            self.sources.keys().last()
-                        ),
-                    );
-                }
-                next.sources.insert(*id, source.clone());
-                next.checkpoints.insert(*id, fresh_checkpoints(source));
-            }
-            Delta::Accept {
-                source,
-                partition,
-                from,
-                to,
-            } => next.accept_loss(*source, *partition, *from, *to)?,
-            Delta::Partition {
-                source,
-                partition,
-                start,
-            } => next.add_partition(*source, *partition, *start)?,
-            Delta::Retire {} => next.retired = true,
-        }
-        Ok(next)
     }
 }
 

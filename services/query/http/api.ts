@@ -14,7 +14,7 @@ import type { Answer, ApiRequest } from "./answer.ts";
 import { createCollection, dropCollection, listCollections, oneCollection } from "./collections-api.ts";
 import { deleteRecord, getRecords, patchRecord, putRecord } from "./records-api.ts";
 import { search } from "./search-api.ts";
-import { snapshots } from "./snapshots-api.ts";
+import { pinSnapshot, snapshots, unpinSnapshot } from "./snapshots-api.ts";
 
 export const API_PATH = "/api/v1";
 /** A vector of 65,536 dimensions with 24 characters a number is 1.5 MiB, attributes add 64 KiB. */
@@ -44,6 +44,8 @@ const ROUTES = new Map<string, Route>([
   ["DELETE records", deleteRecord],
   ["POST search", search],
   ["GET snapshots", snapshots],
+  ["POST snapshots", pinSnapshot],
+  ["DELETE snapshots", unpinSnapshot],
 ]);
 
 export function apiHandler(

@@ -1,7 +1,7 @@
 //! The changes that a commit may say, one [`Delta`] a commit.
 //!
-//! What each one does to the state, and when it is refused, is `apply` in the parent
-//! module. Their JSON is part of the commit format (schemas/commits.md).
+//! What each one does to the state, and when it is refused, is the law in `apply.rs`.
+//! Their JSON is part of the commit format (schemas/commits.md).
 
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;

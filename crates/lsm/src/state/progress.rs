@@ -2,7 +2,7 @@
 //!
 //! A [`Range`] is what one append adds to a [`Checkpoint`]; both carry a [`Ledger`],
 //! and over any stretch its five columns add up to the offsets of the stretch.
-//! `apply` in the parent module says when a range may follow a checkpoint.
+//! `apply.rs` says when a range may follow a checkpoint.
 
 use std::collections::BTreeMap;
 

@@ -10,7 +10,7 @@ use vexlake_segment::{EntryHash, SegmentMeta};
 use vexlake_store::Store;
 
 use super::*;
-use crate::shadow::{Bits, INLINE_BYTES_MAX};
+use crate::shadow::{Bits, INLINE_BYTES_MAX, Shadows};
 use crate::testing::*;
 
 fn id(number: u64) -> Ulid {
@@ -369,6 +369,51 @@ fn should_refuse_a_source_that_is_not_the_next() {
 }
 
 #[test]
+fn should_accept_a_loss_only_from_the_stored_next_and_count_it() {
+    let mut state = begun();
+    let accept = |partition, from, to| Delta::Accept {
+        source: 0,
+        partition,
+        from,
+        to,
+    };
+    for (partition, from, to) in [(0, 4, 9), (0, 6, 9), (0, 5, 4), (9, 0, 1)] {
+        refused(&state, &accept(partition, from, to), "append-contiguous");
+    }
+    state.apply(7, 0, &accept(0, 5, 9)).expect("applies");
+    let checkpoint = state.checkpoint(0, 0).expect("a partition");
+    assert_eq!(
+        (checkpoint.next, checkpoint.ledger.lost, checkpoint.log_time),
+        (9, 4, 10)
+    );
+    assert_eq!(
+        checkpoint.ledger.total(),
+        checkpoint.next - checkpoint.start
+    );
+    state
+        .apply(8, 0, &append(range(9, 10), vec![segment(2, 1, 0)]))
+        .expect("goes on behind it");
+}
+
+#[test]
+fn should_refuse_a_partition_that_is_known_or_without_a_source() {
+    let mut state = begun();
+    let partition = |source, partition| Delta::Partition {
+        source,
+        partition,
+        start: 3,
+    };
+    refused(&state, &partition(0, 1), "partition-new");
+    refused(&state, &partition(1, 0), "partition-new");
+    state.apply(7, 0, &partition(0, 2)).expect("applies");
+    assert_eq!(
+        state.checkpoint(0, 2).map(|c| (c.start, c.next)),
+        Some((3, 3))
+    );
+    assert_eq!(state.sources[&0].starts[&2], 3);
+}
+
+#[test]
 fn should_refuse_everything_after_a_retire() {
     let mut state = begun();
     state.apply(7, 0, &Delta::Retire {}).expect("applies");
@@ -433,6 +478,17 @@ fn should_read_back_every_kind_of_delta_and_the_state() {
             source: 0,
             partition: 9,
             start: 1,
+        },
+        Delta::Accept {
+            source: 0,
+            partition: 7,
+            from: 1 << 60,
+            to: u64::MAX,
+        },
+        Delta::Partition {
+            source: 1,
+            partition: 2,
+            start: u64::MAX,
         },
         Delta::Retire {},
     ];

@@ -24,7 +24,7 @@ pub async fn check(handle: &Incarnation, log: &Log, metric: Metric) {
     check_scope(handle, log, metric, Scope::Fresh, &fresh).await;
     let expected = model(log, &fresh)
         .values()
-        .filter(|live| live.is_some())
+        .filter(|(_, live)| live.is_some())
         .count() as u64;
     assert_eq!(
         handle.feed.read(|view| view.card()),
@@ -36,7 +36,7 @@ pub async fn check(handle: &Incarnation, log: &Log, metric: Metric) {
     check_scope(handle, log, metric, Scope::Snapshot, &committed).await;
     let expected = model(log, &committed)
         .values()
-        .filter(|live| live.is_some())
+        .filter(|(_, live)| live.is_some())
         .count() as u64;
     assert_eq!(
         snapshot.live_rows,
@@ -76,21 +76,22 @@ pub async fn check_scope(
         .await
         .expect("got");
     for (key, got) in keys.iter().zip(got) {
-        let got = got.map(|got| Live {
-            vector: got
-                .vector
-                .expect("wanted")
-                .try_into()
-                .expect("three floats"),
-            attrs: got.attrs,
-            partition: got.partition,
-            offset: got.offset,
+        // A delete is found too, with its place and nothing else.
+        let got = got.map(|got| {
+            assert_eq!(got.deleted, got.vector.is_none(), "key {key}");
+            let (partition, offset, attrs) = (got.partition, got.offset, got.attrs);
+            let live = |vector: Vec<f32>| Live {
+                vector: vector.try_into().expect("three floats"),
+                attrs,
+                partition,
+                offset,
+            };
+            ((partition, offset), got.vector.map(live))
         });
-        assert_eq!(
-            got,
-            model.get(*key).cloned().flatten(),
-            "key {key} in {scope:?} at {ends:?}"
-        );
+        let expected = model
+            .get(*key)
+            .map(|((_, partition, offset), live)| ((*partition, *offset), live.clone()));
+        assert_eq!(got, expected, "key {key} in {scope:?} at {ends:?}");
     }
     for (vector, k) in [([1.0, 2.0, 1.0], 2), ([-3.0, 0.5, 2.0], 100)] {
         let query = Search {
@@ -118,7 +119,7 @@ fn check_hits(hits: &[crate::Hit], model: &Model, metric: Metric, vector: &[f32]
     };
     let live: BTreeMap<&str, &Live> = model
         .iter()
-        .filter_map(|(k, v)| Some((k.as_str(), v.as_ref()?)))
+        .filter_map(|(k, (_, live))| Some((k.as_str(), live.as_ref()?)))
         .collect();
     let mut expected: Vec<f32> = live.values().map(|live| distance(live)).collect();
     expected.sort_by(f32::total_cmp);
