@@ -84,13 +84,15 @@ await suite(["kafka", "redis"], "a broker and a Redis that go away", () => {
   });
 
   afterAll(async () => {
-    await producer.disconnect();
-    await node.stop();
-    await Promise.all([kafka.stop(), redis.stop()]);
+    // Also what a failed start has left undefined: a broker must not outlive its suite.
+    await Promise.allSettled([producer?.disconnect(), node?.stop()]);
+    await Promise.allSettled([kafka?.stop(), redis?.stop()]);
     folder.remove();
   });
 
   it("should serve reads and refuse writes while the broker is away, and say why", async () => {
+    // A broker's first minute may cut a connection; whoever waits for /readyz does not see it.
+    await readiness(node, null);
     expect(await write(node, collection, "before")).toBe("1");
     await producer.send({ topic, messages: [encode("f32", { id: "produced-before", vector: VECTOR })] });
     await until("both to be visible", async () => (await count(node, collection)) === 2);

@@ -216,7 +216,7 @@ impl Incarnation {
             if offset < next {
                 continue;
             }
-            let record = judge(&raw, format, state.schema.dim, arena);
+            let record = record::decode(&raw, format, state.schema.dim, arena);
             decoded.push(Decoded {
                 offset,
                 timestamp,
@@ -276,26 +276,6 @@ impl Incarnation {
         }
         Ok(bases)
     }
-}
-
-/// Decodes a record and refuses what no segment can hold.
-pub(crate) fn judge<'a>(
-    raw: &RawRecord<'a>,
-    format: Format,
-    dim: u32,
-    arena: &mut Vec<f32>,
-) -> Result<record::Record<'a>, BadRecord> {
-    let mut record = record::decode(raw, format, dim, arena)?;
-    // Segments store an absent event time as the least number.
-    if record.event_time == Some(i64::MIN) {
-        if record.op != Op::Delete {
-            let message = format!("event time is {}, needs a greater one", i64::MIN);
-            return Err(BadRecord::new(Reason::BadEventTime, message));
-        }
-        // As with one that does not parse: a delete must not be lost to it.
-        record.event_time = None;
-    }
-    Ok(record)
 }
 
 fn apply(

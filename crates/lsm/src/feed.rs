@@ -134,12 +134,10 @@ impl View {
 
     /// Whether a reader of this view sees the entry.
     pub fn visible(&self, table: usize, index: EntryIndex) -> bool {
+        // Asked once a row by scans, so without a look at the checkpoint: an entry below it
+        // is never related to this snapshot, hence hidden.
         let table = &self.tables[table];
-        let entry = table.memtable.entry(index);
-        let position = &entry.position;
-        entry.alive
-            && !table.relations[index as usize].hidden
-            && position.offset >= self.snapshot.next(position.source, position.partition)
+        table.memtable.entry(index).alive && !table.relations[index as usize].hidden
     }
 
     /// The visible entry of a key in the feed: (table, entry).

@@ -190,8 +190,7 @@ impl Verification {
                 .map_or(timestamp, |before| before.max(timestamp));
             count.log_time = Some(log_time);
             floats.clear();
-            let Ok(record) = crate::append::judge(&raw, format, state.schema.dim, &mut floats)
-            else {
+            let Ok(record) = record::decode(&raw, format, state.schema.dim, &mut floats) else {
                 count.bad += 1;
                 continue;
             };

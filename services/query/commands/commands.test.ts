@@ -332,9 +332,8 @@ describe("VSIM", () => {
     expect(message(await client.call("VSIM", "docs@nope", "ELE", "east"))).toContain(
       "has no version or tag nope",
     );
-    expect(message(await client.call("VSIM", "docs@2026-01-01T00:00:00Z", "ELE", "east"))).toContain(
-      "not there yet",
-    );
+    await client.call("VSIM", "docs@1970-01-01T00:00:02Z", "ELE", "east");
+    expect(harness.core.requests.at(-1)).toMatchObject({ scope: "at", version: 2n });
     expect(await client.call("VSIM", "nope@3", "ELE", "east")).toEqual([]);
   });
 

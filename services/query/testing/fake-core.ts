@@ -120,6 +120,8 @@ export class FakeCore implements QueryCore {
   }
 
   async describe(request: DescribeRequest): Promise<string> {
+    // A commit a second since 1970.
+    if (request.what === "version-at") return JSON.stringify({ version: Math.floor(request.ms / 1_000) });
     if (request.what !== "collections") throw failure("INTERNAL", `describe ${request.what} is not faked`);
     return JSON.stringify([...this.stored.values()].map(describeOne));
   }

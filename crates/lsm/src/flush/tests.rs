@@ -319,6 +319,49 @@ fn should_hide_records_of_segments_that_a_merge_replaced_meanwhile() {
 }
 
 #[test]
+fn should_look_for_older_records_anew_when_a_partition_is_lost_in_a_race() {
+    run(async {
+        let (site, mut log) = (Site::new(L2, 2).await, log());
+        let first = site.open("first").await;
+        for partition in 0..2 {
+            catch_up(&first, &log, partition).await;
+        }
+        first.flush().await.expect("flushed");
+        // Partition 1 arrives first: its entries come before those of partition 0.
+        for (number, key) in ["k1", "k3"].into_iter().enumerate() {
+            log.upsert(1, key, 400, 40 + number as u64);
+        }
+        for (number, key) in ["k0", "k2"].into_iter().enumerate() {
+            log.upsert(0, key, 400, 50 + number as u64);
+        }
+        let (hook, gate) = Gate::at("commit:before-create");
+        let a = site
+            .open_with(&site.store, "a", hook)
+            .await
+            .expect("opened");
+        catch_up(&a, &log, 1).await;
+        catch_up(&a, &log, 0).await;
+        let flushing = tokio::spawn({
+            let a = a.clone();
+            async move { a.flush().await }
+        });
+        gate.wait();
+        let next = applied(&first, 1);
+        deliver(&first, &log, 1, next..next + 1)
+            .await
+            .expect("appended");
+        first.flush().await.expect("flushed");
+        gate.open();
+        let flushed = flushing.await.expect("no panic").expect("flushed");
+        assert_eq!(flushed.lost, [(0, 1, next + 1)]);
+        check(&a, &log, L2).await;
+        catch_up(&a, &log, 1).await;
+        a.flush().await.expect("flushed");
+        finish(&site, &log, &[&a, &first]).await;
+    });
+}
+
+#[test]
 fn should_be_fenced_by_a_retire_and_keep_what_it_holds() {
     run(async {
         let (site, log) = (Site::new(L2, 2).await, log());
