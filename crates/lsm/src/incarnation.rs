@@ -16,9 +16,8 @@ use vexlake_store::Store;
 use crate::compact::{Policy, Spec, plan_compaction};
 use crate::error::Result;
 use crate::feed::Feed;
-use crate::lake::NewSource;
 use crate::snapshot::Snapshot;
-use crate::state::{Delta, IncarnationState};
+use crate::state::{Delta, IncarnationState, NewSource};
 
 /// What every part of the engine works with.
 #[derive(Clone)]

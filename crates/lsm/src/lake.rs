@@ -24,7 +24,7 @@ use self::open::{check_name, check_schema, open_catalog, open_info, prepare_spoo
 use crate::catalog::{CatalogDelta, CatalogState, Mapping};
 use crate::error::{Error, Result};
 use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Context, Incarnation, Pools};
-use crate::state::{IncarnationState, Schema, Source};
+use crate::state::{IncarnationState, NewSource, Schema, Source};
 
 /// The format of everything below a lake's root.
 pub const FORMAT: u32 = 1;
@@ -67,43 +67,6 @@ pub struct Lake {
     root: String,
     context: Context,
     open: Mutex<HashMap<Ulid, Arc<Incarnation>>>,
-}
-
-/// A source as a creator describes it; rank and epoch start at their defaults.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewSource {
-    /// `kafka` or `local`.
-    pub kind: String,
-    /// Cluster id.
-    pub cluster: String,
-    /// Topic.
-    pub topic: String,
-    /// First offset by partition.
-    #[serde(with = "crate::string_map")]
-    pub starts: BTreeMap<u32, u64>,
-}
-
-/// Rank of a collection's own topic; backfill sources rank below.
-const LIVE_RANK: u32 = 100;
-
-impl NewSource {
-    pub(crate) fn into_source(self, epoch: u32) -> Source {
-        let Self {
-            kind,
-            cluster,
-            topic,
-            starts,
-        } = self;
-        Source {
-            rank: LIVE_RANK,
-            epoch,
-            kind,
-            cluster,
-            topic,
-            starts,
-        }
-    }
 }
 
 impl Lake {

@@ -45,8 +45,10 @@ pub use flush::Flushed;
 pub use gc::{Collected, GcOptions};
 pub use get::{Got, Want};
 pub use incarnation::{Context, Incarnation, Pools};
-pub use lake::{FORMAT, Lake, LakeInfo, LakeOptions, NewSource};
+pub use lake::{FORMAT, Lake, LakeInfo, LakeOptions};
 pub use search::{Answers, Hit, K_MAX, Scope, Search};
 pub use snapshot::Snapshot;
-pub use state::{Checkpoint, Delta, Fingerprint, IncarnationState, Ledger, Schema, Source};
+pub use state::{
+    Checkpoint, Delta, Fingerprint, IncarnationState, Ledger, NewSource, Schema, Source,
+};
 pub use verify::{Report, Verification};

@@ -74,6 +74,43 @@ pub struct Source {
     pub starts: BTreeMap<u32, u64>,
 }
 
+/// A source as a creator describes it; rank and epoch start at their defaults.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewSource {
+    /// `kafka` or `local`.
+    pub kind: String,
+    /// Cluster id.
+    pub cluster: String,
+    /// Topic.
+    pub topic: String,
+    /// First offset by partition.
+    #[serde(with = "crate::string_map")]
+    pub starts: BTreeMap<u32, u64>,
+}
+
+/// Rank of a collection's own topic; backfill sources rank below.
+const LIVE_RANK: u32 = 100;
+
+impl NewSource {
+    pub(crate) fn into_source(self, epoch: u32) -> Source {
+        let Self {
+            kind,
+            cluster,
+            topic,
+            starts,
+        } = self;
+        Source {
+            rank: LIVE_RANK,
+            epoch,
+            kind,
+            cluster,
+            topic,
+            starts,
+        }
+    }
+}
+
 /// A live segment and what hides some of its entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentState {
