@@ -4,8 +4,8 @@
  */
 import type { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { temporaryFolder } from "../harness/services.ts";
 import { startVexlake, type Vexlake, vexlake } from "../harness/processes.ts";
+import { temporaryFolder } from "../harness/services.ts";
 import { call, rawCall, redisOf } from "./client.ts";
 
 const folder = temporaryFolder("vexlake-time-travel-");
