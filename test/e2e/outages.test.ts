@@ -249,6 +249,26 @@ await suite(["kafka"], "a topic that is not what it was", ({ kafka }) => {
     await expectStopped(node, collection, "retention-passed", "next is 3, the log starts at 6");
   });
 
+  it("should go on once a person has accepted the loss, and count it as lost", async () => {
+    const collection = unique("accepted");
+    const node = await around(collection, async (topic) => {
+      await producer.send({ topic, messages: messages("lost", 5) });
+      await admin.fetchTopicOffsets(topic);
+      await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: "6" }] });
+    });
+    await readiness(node, "retention-passed");
+    const cli = ["--config", node.configFile, "--data-dir", node.dataDir];
+    await vexlakeJson(["source", "accept", collection, ...cli]);
+    await readiness(node, null);
+    expect(await write(node, collection, "after")).toBe("1");
+    // Three from before, the two that retention has left, and the new one.
+    await until("what is left to be read", async () => (await count(node, collection)) === 6);
+    await vexlakeJson(["flush", collection, ...cli]);
+    const reports = await vexlakeJson<Record<string, object>>(["verify", collection, ...cli]);
+    expect(reports[`0/${collection}`]).toMatchObject({ ok: true, ledger: { lost: "3" } });
+    expect(await node.stop()).toBe(0);
+  });
+
   it("should stop by name at a topic that was deleted and made again", async () => {
     const collection = unique("recreated");
     const node = await around(collection, async (topic) => {
