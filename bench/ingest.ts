@@ -8,8 +8,8 @@
  * 4. Reported beside the rate: peak resident memory of the lake's process, its CPU seconds, the time its
  *    event loop was active per record; and rows counted by DuckDB over the live files afterwards.
  *
- * --minutes n instead keeps producing for n minutes and samples the memory every second: its peak over
- * the first and the second half says whether it grows.
+ * --minutes n keeps producing for n minutes more, at --rate records a second, and samples the memory: its
+ * peaks over the first and the second half say whether it grows.
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -22,7 +22,7 @@ import { Kafka, logLevel } from "kafkajs";
 import { pythonOracles, startKafka } from "../services/cli/bootstrap/provision.mjs";
 import { Vectors } from "./dataset.ts";
 
-export const help = "--records <n> --dim <n> --partitions <n> [--minutes <n>]";
+export const help = "--records <n> --dim <n> --partitions <n> [--minutes <n> --rate <records/s>]";
 
 const CLI = fileURLToPath(new URL("../services/cli/main.ts", import.meta.url));
 const SEND_RECORDS = 2_000;
@@ -38,6 +38,7 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
       dim: { type: "string", default: "128" },
       partitions: { type: "string", default: "4" },
       minutes: { type: "string", default: "0" },
+      rate: { type: "string", default: "15000" },
     },
   });
   const [records, dim, partitions] = [Number(values.records), Number(values.dim), Number(values.partitions)];
@@ -62,7 +63,11 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
       const started = performance.now();
       await createFromEarliest(dim, partitions, dir, kafka.brokers);
       const memory = sampleMemory(lake.pid);
-      while (performance.now() - started < seconds * 1_000) await producer.fill(SEND_RECORDS * 5);
+      while (performance.now() - started < seconds * 1_000) {
+        await producer.fill(SEND_RECORDS);
+        const due = started + ((producer.sent - records) / Number(values.rate)) * 1_000;
+        await new Promise((resolve) => setTimeout(resolve, Math.max(0, due - performance.now())));
+      }
       await committed(lake, producer.sent);
       const elapsed = (performance.now() - started) / 1_000;
       const peaks = memory.stop();

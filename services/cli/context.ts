@@ -46,10 +46,8 @@ export async function openContext(args: Arguments, role: string): Promise<Contex
   const httpPort = text(args, "http-port");
   if (port !== undefined) flags["query.resp"] = `127.0.0.1:${port}`;
   if (httpPort !== undefined) flags["query.http"] = `127.0.0.1:${httpPort}`;
-  // The level is no key of section `log`, whatever its name looks like.
-  const { VEXLAKE_LOGGING: given, ...env } = process.env;
-  const loaded = await loadConfig({ ...(file === undefined ? {} : { file }), env, flags });
-  const level = given ?? (role === "cli" ? "warn" : "info");
+  const loaded = await loadConfig({ ...(file === undefined ? {} : { file }), env: process.env, flags });
+  const level = process.env.VEXLAKE_LOGGING ?? (role === "cli" ? "warn" : "info");
   const logger = createLogger({ role, level: level as "info" });
   const context = { args, loaded, dataDir, running, logger, json: args.flags.json === true };
   if (role === "cli" && running) adopt(context, running);

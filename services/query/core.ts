@@ -5,7 +5,7 @@
  * the request), an answer carries bytes and ends.
  */
 import type { Lake, SearchReply, SearchRequest, VectorArgument } from "@vexlake/core";
-import { type Incarnation, liveSource, readCatalog } from "../common/catalog.ts";
+import { type Incarnation, liveSource, parseIncarnation, readCatalog } from "../common/catalog.ts";
 
 export type {
   AlterCommand,
@@ -94,4 +94,12 @@ function viewOf(db: number, name: string, live: Incarnation): CollectionView {
     tailBytes: live.feedBytes,
     pins: live.pins,
   });
+}
+
+/** A collection that is known, as it is now. */
+export async function readCollection(
+  core: Pick<QueryCore, "describe">,
+  { db, name, incarnation }: CollectionView,
+): Promise<CollectionView> {
+  return viewOf(db, name, parseIncarnation(await core.describe({ what: "incarnation", incarnation })));
 }

@@ -266,6 +266,11 @@ impl Lake {
     }
 }
 
+/// The columns of a lake without files, and no row.
+const EMPTY_QUERY: &str = "SELECT NULL::VARCHAR AS id, NULL::FLOAT[] AS vector, NULL::VARCHAR AS attrs, \
+    NULL::TIMESTAMPTZ AS event_time, NULL::TIMESTAMPTZ AS log_time, NULL::INTEGER AS source, \
+    NULL::INTEGER AS kafka_partition, NULL::BIGINT AS kafka_offset WHERE false";
+
 /// The newest position of each key wins, told in SQL: independent of our shadow
 /// bitmaps, so it also checks them.
 fn duckdb_query(snapshot: &Snapshot, data: &[String], deletes: &[String]) -> String {
@@ -277,7 +282,7 @@ fn duckdb_query(snapshot: &Snapshot, data: &[String], deletes: &[String]) -> Str
         quoted.join(", ")
     };
     if data.is_empty() {
-        return "SELECT NULL AS id WHERE false".to_owned();
+        return EMPTY_QUERY.to_owned();
     }
     let rank: String = snapshot
         .state()

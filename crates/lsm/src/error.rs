@@ -90,6 +90,17 @@ fn store_kind(error: &StoreError) -> ErrorKind {
 }
 
 impl Error {
+    /// Whether the store said no and will say no again: credentials, a bucket, a promise
+    /// that it does not keep. A person has to act on the store, not on the request.
+    pub fn is_refusal(&self) -> bool {
+        let refused = |error: &StoreError| error.kind == StoreErrorKind::Refused;
+        match self {
+            Self::Store(error) | Self::Manifest(ManifestError::Store(error)) => refused(error),
+            Self::Segment(error) => error.kind() == SegmentErrorKind::Refused,
+            _ => false,
+        }
+    }
+
     /// The kind of this error; see [`ErrorKind`] for what to do about each.
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -3,9 +3,9 @@
 //! 1. Under the feed's lock: take the snapshot and the feed's shadows, scan the
 //!    memtables, copy the candidates out. That fixes the view of every query in the
 //!    group; the lock is held for one scan of the memtables.
-//! 2. Walk the blocks of all segments in waves: blocks in the cache at once, missing
-//!    ones read in parallel; each wave is scanned by the search pool for all queries
-//!    of the group, so pipelined requests share the pass over memory.
+//! 2. Scan the blocks of all segments on the search pool, for all queries of the group,
+//!    so pipelined requests share the pass over memory: first what the cache holds, in
+//!    one go, then the missing blocks in waves of parallel reads.
 //! 3. Merge, name the rows, and read attributes of the winners where asked.
 //!
 //! Hidden rows are masked during the scan, never removed afterwards, so k results
@@ -30,7 +30,7 @@ use crate::snapshot::{SegmentView, Snapshot};
 
 /// Results that one query may ask for.
 pub const K_MAX: usize = 10_000;
-/// Blocks in flight between cache and scan: 64 MiB of a megabyte each.
+/// Missing blocks in flight between store and scan: 64 MiB of a megabyte each.
 const WAVE_BLOCKS: usize = 64;
 /// Reads at once when blocks are missing: enough to hide the latency of an object store.
 const READS_MAX: usize = 16;
@@ -83,6 +83,8 @@ pub struct Answers {
     pub rows_scanned: u64,
 }
 
+/// A block in memory, and the number of its segment in the view.
+type Loaded = (usize, Arc<VectorBlock>);
 /// Feed shadows by segment.
 type Shadows = HashMap<Ulid, Arc<RoaringBitmap>>;
 
@@ -181,6 +183,8 @@ impl Incarnation {
         })
     }
 
+    /// Scans every block of the segments: those in memory in one go, since a search over a
+    /// warm cache must not stop to wait, the others in waves as they are read.
     async fn scan_segments(
         &self,
         queries: &[Search],
@@ -188,15 +192,22 @@ impl Incarnation {
         views: &[&SegmentView],
         shadows: &Shadows,
     ) -> Result<(Vec<TopK>, u64)> {
-        let new_tops = || queries.iter().map(|q| TopK::new(q.k)).collect::<Vec<_>>();
-        let blocks: Vec<(usize, usize)> = views
-            .iter()
-            .enumerate()
-            .flat_map(|(number, view)| (0..view.reader.blocks()).map(move |block| (number, block)))
-            .collect();
-        let mut tops = new_tops();
-        let mut rows = 0;
-        for wave in blocks.chunks(WAVE_BLOCKS) {
+        let mut tops: Vec<TopK> = queries.iter().map(|q| TopK::new(q.k)).collect();
+        let (mut ready, mut missing) = (Vec::new(), Vec::new());
+        for (number, view) in views.iter().enumerate() {
+            for block in 0..view.reader.blocks() {
+                match view.reader.cached_block(block) {
+                    Some(found) => ready.push((number, found)),
+                    None => missing.push((number, block)),
+                }
+            }
+        }
+        let rows_of =
+            |blocks: &[Loaded]| blocks.iter().map(|(_, b)| u64::from(b.rows())).sum::<u64>();
+        let mut rows = rows_of(&ready);
+        self.scan_blocks(prepared, views, shadows, &ready, &mut tops);
+        drop(ready);
+        for wave in missing.chunks(WAVE_BLOCKS) {
             // Collected first: a stream that holds a borrowing closure is not Send for every lifetime.
             let read = async |number: usize, block: usize| {
                 Ok::<_, Error>((number, views[number].reader.block(block).await?))
@@ -205,40 +216,48 @@ impl Incarnation {
                 .iter()
                 .map(|(number, block)| read(*number, *block))
                 .collect();
-            let loaded: Vec<(usize, Arc<VectorBlock>)> = futures::stream::iter(reads)
+            let loaded: Vec<Loaded> = futures::stream::iter(reads)
                 .buffered(READS_MAX)
                 .try_collect()
                 .await?;
-            rows +=
-                loaded.iter().map(|(_, b)| u64::from(b.rows())).sum::<u64>() * queries.len() as u64;
-            let scan_all = |mut tops: Vec<TopK>, (number, block): &(usize, Arc<VectorBlock>)| {
-                let view = views[*number];
-                scan_block(
-                    prepared,
-                    view,
-                    block,
-                    shadows.get(&view.id()),
-                    *number,
-                    &mut tops,
-                );
-                tops
-            };
-            let merge = |mut a: Vec<TopK>, b: Vec<TopK>| {
-                a.iter_mut().zip(&b).for_each(|(a, b)| a.merge(b));
-                a
-            };
-            tops = tokio::task::block_in_place(|| match loaded.len() {
-                0..=1 => loaded.iter().fold(std::mem::take(&mut tops), scan_all),
-                _ => self.context.pools.search.install(|| {
-                    let wave = loaded
-                        .par_iter()
-                        .fold(new_tops, scan_all)
-                        .reduce(new_tops, merge);
-                    merge(std::mem::take(&mut tops), wave)
-                }),
-            });
+            rows += rows_of(&loaded);
+            self.scan_blocks(prepared, views, shadows, &loaded, &mut tops);
         }
-        Ok((tops, rows))
+        Ok((tops, rows * queries.len() as u64))
+    }
+
+    /// Scans loaded blocks on the search pool and merges into `tops`.
+    fn scan_blocks(
+        &self,
+        prepared: &[Query<'_>],
+        views: &[&SegmentView],
+        shadows: &Shadows,
+        loaded: &[Loaded],
+        tops: &mut Vec<TopK>,
+    ) {
+        let scan_all = |mut tops: Vec<TopK>, (number, block): &Loaded| {
+            let (view, number) = (views[*number], *number);
+            let feed = shadows.get(&view.id());
+            scan_block(prepared, view, block, feed, number, &mut tops);
+            tops
+        };
+        let merge = |mut a: Vec<TopK>, b: Vec<TopK>| {
+            a.iter_mut().zip(&b).for_each(|(a, b)| a.merge(b));
+            a
+        };
+        let empty = || {
+            tops.iter()
+                .map(|top| TopK::new(top.k()))
+                .collect::<Vec<_>>()
+        };
+        let found = tokio::task::block_in_place(|| match loaded.len() {
+            0..=1 => loaded.iter().fold(empty(), scan_all),
+            _ => self.context.pools.search.install(|| {
+                let parts = loaded.par_iter().fold(empty, scan_all);
+                parts.reduce(empty, merge)
+            }),
+        });
+        *tops = merge(std::mem::take(tops), found);
     }
 
     /// Whether a query fits this incarnation.

@@ -8,6 +8,8 @@ use vexlake_lsm::ErrorKind;
 pub struct Failure {
     pub code: &'static str,
     pub message: String,
+    /// The store said no and will say no again: nothing in the request is wrong.
+    pub refused: bool,
 }
 
 pub type Result<T> = std::result::Result<T, Failure>;
@@ -16,6 +18,8 @@ pub type Result<T> = std::result::Result<T, Failure>;
 struct Crossing<'a> {
     code: &'a str,
     message: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    refused: bool,
 }
 
 impl From<vexlake_lsm::Error> for Failure {
@@ -23,6 +27,7 @@ impl From<vexlake_lsm::Error> for Failure {
         Self {
             code: error.kind().code(),
             message: error.to_string(),
+            refused: error.is_refusal(),
         }
     }
 }
@@ -32,6 +37,7 @@ impl From<Failure> for napi::Error {
         let crossing = Crossing {
             code: failure.code,
             message: &failure.message,
+            refused: failure.refused,
         };
         let text = serde_json::to_string(&crossing).unwrap_or_else(|_| failure.message.clone());
         napi::Error::from_reason(text)
@@ -43,6 +49,7 @@ pub fn invalid(message: String) -> Failure {
     Failure {
         code: ErrorKind::Invalid.code(),
         message,
+        refused: false,
     }
 }
 
@@ -51,6 +58,7 @@ pub fn json(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|e| Failure {
         code: ErrorKind::Internal.code(),
         message: format!("json: {e}"),
+        refused: false,
     })
 }
 

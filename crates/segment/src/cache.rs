@@ -162,6 +162,13 @@ impl VectorCache {
         self.0.blocks.get_or_insert_async(&key, counted).await
     }
 
+    /// The block if it is in memory, which then counts as a lookup served.
+    pub(crate) fn held(&self, key: BlockKey) -> Option<Arc<VectorBlock>> {
+        let found = self.peek(key)?;
+        self.0.lookups.fetch_add(1, Ordering::Relaxed);
+        Some(found)
+    }
+
     /// The block if it is in memory; does not count as a lookup.
     pub(crate) fn peek(&self, key: BlockKey) -> Option<Arc<VectorBlock>> {
         self.0.blocks.get(&key)

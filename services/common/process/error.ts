@@ -93,10 +93,10 @@ export function vexErrorFrom(thrown: unknown): VexError {
   if (!(thrown instanceof Error)) return new VexError("INTERNAL", String(thrown));
   const { code, fields } = thrown as { code?: unknown; fields?: unknown };
   if (typeof code === "string" && (CORE_CODES as readonly string[]).includes(code)) {
-    return new VexError(code as CoreCode, thrown.message, {
-      cause: thrown,
-      fields: typeof fields === "object" && fields !== null ? (fields as Record<string, unknown>) : {},
-    });
+    const known = typeof fields === "object" && fields !== null ? (fields as Record<string, unknown>) : {};
+    // The core's INVALID for a store that says no: nothing the caller sent is wrong.
+    const shown = known.refused === true ? "REFUSED" : (code as CoreCode);
+    return new VexError(shown, thrown.message, { cause: thrown, fields: known });
   }
   return new VexError("INTERNAL", thrown.message, { cause: thrown });
 }

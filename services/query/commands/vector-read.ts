@@ -4,7 +4,7 @@
  *
  * The numbers of a vector arrive as the text of a list and are cut at its commas: no float is read here.
  */
-import { type CollectionView, type GetReply, type GetRequest, slice } from "../core.ts";
+import { type CollectionView, type GetReply, type GetRequest, readCollection, slice } from "../core.ts";
 import { notThereYet, ReplyError } from "../errors.ts";
 import type { Encoder } from "../resp/encoder.ts";
 import type { Call, Command, Reply } from "./command.ts";
@@ -33,7 +33,7 @@ function missing(what: string): never {
   throw notThereYet(what);
 }
 
-/** Counts are the engine's as of now, so the list is read again. */
+/** Counts are the engine's as of now; asking for one incarnation costs no look at the store. */
 async function vcard(call: Call): Promise<Reply> {
   const target = await findTarget(call, call.args.bytes(1));
   if (target === undefined) return replyInteger(0);
@@ -42,8 +42,7 @@ async function vcard(call: Call): Promise<Reply> {
 }
 
 async function counted({ context }: Call, view: CollectionView): Promise<CollectionView> {
-  await context.collections.list();
-  return context.collections.known(view.db, view.name) ?? view;
+  return await readCollection(context.core, view);
 }
 
 async function vdim(call: Call): Promise<Reply> {

@@ -122,6 +122,11 @@ export class FakeCore implements QueryCore {
   async describe(request: DescribeRequest): Promise<string> {
     // A commit a second since 1970.
     if (request.what === "version-at") return JSON.stringify({ version: Math.floor(request.ms / 1_000) });
+    if (request.what === "incarnation") {
+      const stored = this.stored.get(request.incarnation);
+      if (stored === undefined) throw failure("NOT_FOUND", `no incarnation ${request.incarnation}`);
+      return JSON.stringify(describeOne(stored).live);
+    }
     if (request.what !== "collections") throw failure("INTERNAL", `describe ${request.what} is not faked`);
     return JSON.stringify([...this.stored.values()].map(describeOne));
   }
@@ -159,17 +164,12 @@ export class FakeCore implements QueryCore {
 }
 
 /** As the core describes a collection. */
-function describeOne({
-  db,
-  name,
-  incarnation,
-  dim,
-  metric,
-  format,
-  topic,
-  partitions,
-  rows,
-}: Stored): object {
+function describeOne({ db, name, incarnation, dim, metric, format, topic, partitions, rows }: Stored): {
+  db: number;
+  name: string;
+  live: object;
+  fed: object[];
+} {
   const source = { rank: 100, epoch: 0, kind: "local", cluster: "test", topic, starts: {} };
   const ledger = { kept: "0", superseded: "0", dead_lettered: "0", not_records: "0", lost: "0" };
   const checkpoint = { start: "0", next: "0", log_time: 0, last: null, ledger };

@@ -93,6 +93,16 @@ impl SegmentReader {
         self.0.cache.get_or_load(key, load).await
     }
 
+    /// A block if it is in memory. Panics beyond `blocks`.
+    pub fn cached_block(&self, block: usize) -> Option<Arc<VectorBlock>> {
+        assert!(
+            block < self.0.blocks.len(),
+            "block {block} of {}",
+            self.0.blocks.len()
+        );
+        self.0.cache.held((self.0.meta.id, block as u32))
+    }
+
     /// One record's vector, dim floats; 4·dim bytes are read where its block is
     /// not in memory. Fails with Invalid for a delete or beyond `rows`.
     pub async fn vector(&self, ordinal: u32) -> Result<Vec<f32>> {
