@@ -8,11 +8,12 @@
  * 4. Reported beside the rate: peak resident memory of the lake's process, its CPU seconds, the time its
  *    event loop was active per record; and rows counted by DuckDB over the live files afterwards.
  *
+ * --separate starts `vexlake ingest` and `vexlake compactor` as two processes instead of `vexlake up`.
  * --minutes n keeps producing for n minutes more, at --rate records a second, and samples the memory: its
  * peaks over the first and the second half say whether it grows.
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -22,7 +23,8 @@ import { Kafka, logLevel } from "kafkajs";
 import { pythonOracles, startKafka } from "../services/cli/bootstrap/provision.mjs";
 import { Vectors } from "./dataset.ts";
 
-export const help = "--records <n> --dim <n> --partitions <n> [--minutes <n> --rate <records/s>]";
+export const help =
+  "--records <n> --dim <n> --partitions <n> [--minutes <n> --rate <records/s>] [--separate]";
 
 const CLI = fileURLToPath(new URL("../services/cli/main.ts", import.meta.url));
 const SEND_RECORDS = 2_000;
@@ -39,6 +41,7 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
       partitions: { type: "string", default: "4" },
       minutes: { type: "string", default: "0" },
       rate: { type: "string", default: "15000" },
+      separate: { type: "boolean", default: false },
     },
   });
   const [records, dim, partitions] = [Number(values.records), Number(values.dim), Number(values.partitions)];
@@ -56,13 +59,16 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
     const producer = new Filler(client, new Vectors(dim, 1));
     await producer.start();
     await producer.fill(records);
-    const lake = await startLake(join(dir, "data"), kafka.brokers);
+    const roles = values.separate ? ["ingest", "compactor"] : ["up"];
+    const processes: RunningRole[] = [];
     try {
+      for (const role of roles) processes.push(await startRole(role, dir, kafka.brokers));
+      const lake = processes[0] as RunningRole;
       const before = await cpuSeconds(lake);
       const active = await activeSeconds(lake);
       const started = performance.now();
       await createFromEarliest(dim, partitions, dir, kafka.brokers);
-      const memory = sampleMemory(lake.pid);
+      const memories = processes.map(({ role, pid }) => ({ role, memory: sampleMemory(pid) }));
       while (performance.now() - started < seconds * 1_000) {
         await producer.fill(SEND_RECORDS);
         const due = started + ((producer.sent - records) / Number(values.rate)) * 1_000;
@@ -70,20 +76,20 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
       }
       await committed(lake, producer.sent);
       const elapsed = (performance.now() - started) / 1_000;
-      const peaks = memory.stop();
+      const peaks = Object.fromEntries(memories.map(({ role, memory }) => [role, memory.stop()]));
       return {
         records: producer.sent,
         dim,
         partitions,
         seconds: elapsed,
         recordsPerSecond: producer.sent / elapsed,
-        ...peaks,
+        memory: peaks,
         cpuSeconds: (await cpuSeconds(lake)) - before,
         eventLoopActiveMicrosPerRecord: (((await activeSeconds(lake)) - active) * 1e6) / producer.sent,
         rowsCountedByDuckdb: await countByDuckdb(join(dir, "data")),
       };
     } finally {
-      await stop(lake.child);
+      for (const { child } of processes.reverse()) await stop(child);
       await producer.stop();
       await admin.disconnect();
     }
@@ -130,24 +136,30 @@ class Filler {
   }
 }
 
-interface RunningLake {
+interface RunningRole {
+  role: string;
   child: ChildProcess;
   pid: number;
   http: string;
 }
 
-async function startLake(dataDir: string, brokers: string): Promise<RunningLake> {
-  const args = [CLI, "up", "--data-dir", dataDir, "--kafka", brokers, "--port", "0", "--http-port", "0"];
-  const env = { ...process.env, VEXLAKE_LOGGING: "error" };
+/** A role on free ports; all of them share the lake below `dir`, each has a data directory of its own. */
+async function startRole(role: string, dir: string, brokers: string): Promise<RunningRole> {
+  const http = { http: "127.0.0.1:0" };
+  const config = join(dir, `${role}.yaml`);
+  // YAML reads JSON.
+  const sections = { query: { resp: "127.0.0.1:0", ...http }, ingest: http, compactor: http };
+  writeFileSync(config, JSON.stringify({ ...sections, store: { url: join(dir, "data", "lake") } }));
+  const args = [CLI, role, "--config", config, "--data-dir", join(dir, role), "--kafka", brokers];
   const child = spawn(process.execPath, ["--disable-warning=TimeoutNegativeWarning", ...args], {
-    env,
+    env: { ...process.env, VEXLAKE_LOGGING: "error" },
     stdio: ["ignore", "pipe", "inherit"],
   });
   for await (const line of createInterface({ input: child.stdout as NodeJS.ReadableStream })) {
-    const http = /^ready .*http=(\S+)/.exec(line)?.[1];
-    if (http !== undefined) return { child, pid: child.pid as number, http };
+    const address = /^ready .*http=(\S+)/.exec(line)?.[1];
+    if (address !== undefined) return { role, child, pid: child.pid as number, http: address };
   }
-  throw new Error("vexlake up ended before it was ready");
+  throw new Error(`vexlake ${role} ended before it was ready`);
 }
 
 async function createFromEarliest(
@@ -178,10 +190,9 @@ async function createFromEarliest(
 }
 
 /** Waits until the checkpoints cover everything sent. */
-async function committed(lake: RunningLake, sent: number): Promise<void> {
+async function committed(lake: RunningRole, sent: number): Promise<void> {
   for (;;) {
-    const response = await fetch(`http://${lake.http}/api/v1/collections/${COLLECTION}`);
-    const { applied, committed } = response.ok ? await progressOf(lake) : { applied: 0, committed: 0 };
+    const { applied, committed } = await progressOf(lake);
     if (committed >= sent) return;
     // Everything is in memory: ask for the last flush instead of waiting for its age.
     if (applied >= sent)
@@ -190,7 +201,7 @@ async function committed(lake: RunningLake, sent: number): Promise<void> {
   }
 }
 
-async function progressOf(lake: RunningLake): Promise<{ applied: number; committed: number }> {
+async function progressOf(lake: RunningRole): Promise<{ applied: number; committed: number }> {
   const metrics = await (await fetch(`http://${lake.http}/metrics`)).text();
   const value = (name: string): number => {
     const lines = metrics.split("\n").filter((line) => line.startsWith(`${name}{`));
@@ -199,7 +210,7 @@ async function progressOf(lake: RunningLake): Promise<{ applied: number; committ
   return { applied: value("vexlake_ingest_records_total"), committed: value("vexlake_flush_entries_total") };
 }
 
-async function activeSeconds(lake: RunningLake): Promise<number> {
+async function activeSeconds(lake: RunningRole): Promise<number> {
   const metrics = await (await fetch(`http://${lake.http}/metrics`)).text();
   const line = metrics
     .split("\n")
@@ -207,7 +218,7 @@ async function activeSeconds(lake: RunningLake): Promise<number> {
   return Number(line?.split(" ").at(-1) ?? Number.NaN);
 }
 
-async function cpuSeconds({ pid }: RunningLake): Promise<number> {
+async function cpuSeconds({ pid }: RunningRole): Promise<number> {
   const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   const ticks = Number(fields[11]) + Number(fields[12]);
@@ -247,7 +258,7 @@ async function countByDuckdb(dataDir: string): Promise<number> {
   ]);
   const python = String(await pythonOracles());
   const script =
-    "import duckdb,sys; print(duckdb.sql('SELECT count(*) FROM (' + sys.stdin.read() + ')').fetchall()[0][0])";
+    "import duckdb,sys; duckdb.sql('SET enable_progress_bar=false'); print(duckdb.sql('SELECT count(*) FROM (' + sys.stdin.read() + ')').fetchall()[0][0])";
   const child = run(python, ["-c", script]);
   child.child.stdin?.end(query);
   return Number((await child).stdout);
