@@ -6,7 +6,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { buildAddon } from "./addon.mjs";
 import { EXIT, LauncherError, main } from "./errors.mjs";
-import { install, runNode, runtimeNode } from "./install.mjs";
+import { install, runNode, runtimeEnv, runtimeNode } from "./install.mjs";
 import { ROOT } from "./paths.mjs";
 import { requirePrerequisites } from "./prerequisites.mjs";
 import { Progress } from "./progress.mjs";
@@ -18,6 +18,6 @@ await main(async () => {
   await requirePrerequisites(ROOT);
   await install(progress);
   const { addon, embed } = await buildAddon({ profile: "fast", progress });
-  const env = { ...process.env, VEXLAKE_CORE: addon, VEXLAKE_EMBED: embed };
+  const env = { ...runtimeEnv(), VEXLAKE_CORE: addon, VEXLAKE_EMBED: embed };
   return await runNode(runtimeNode(), [script, ...process.argv.slice(2)], env);
 });

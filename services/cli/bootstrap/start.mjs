@@ -15,7 +15,7 @@ import { chooseJobs, chooseLog, nameOfLog, rememberedForm, upArguments } from ".
 import { bringUp, reap } from "./components.mjs";
 import { EXIT, LauncherError, main } from "./errors.mjs";
 import { execute } from "./exec.mjs";
-import { install, runtimeNode } from "./install.mjs";
+import { install, runtimeEnv, runtimeNode } from "./install.mjs";
 import { dataLayout, ROOT } from "./paths.mjs";
 import { choosePort } from "./ports.mjs";
 import { requirePrerequisites } from "./prerequisites.mjs";
@@ -81,7 +81,7 @@ async function run(options, layout, progress) {
     const args = upArguments({ options, dataDir: layout.base, log, ...address });
     // The banner and the tour are what a person reads here; VEXLAKE_LOGGING brings the log lines back.
     const quiet = { VEXLAKE_LOGGING: process.env.VEXLAKE_LOGGING ?? "error" };
-    const env = { ...process.env, ...quiet, VEXLAKE_CORE: early.addon, VEXLAKE_EMBED: early.embed };
+    const env = { ...runtimeEnv(), ...quiet, VEXLAKE_CORE: early.addon, VEXLAKE_EMBED: early.embed };
     const ready = await Promise.race([
       lake.addUp(new Up({ node, script: CLI, args, env, layout })),
       stopAsked,
