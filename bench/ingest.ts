@@ -49,7 +49,7 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
   const dir = mkdtempSync(join(tmpdir(), "vexlake-bench-"));
   const kafka = await startKafka({ dir: join(dir, "kafka"), pids: join(dir, "pids") });
   try {
-    const client = new Kafka({ brokers: [kafka.brokers], logLevel: logLevel.ERROR });
+    const client = new Kafka({ brokers: [kafka.brokers], logLevel: logLevel.NOTHING });
     const admin = client.admin();
     await admin.connect();
     await admin.createTopics({

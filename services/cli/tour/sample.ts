@@ -119,7 +119,7 @@ export async function withWriter(
     await work((sample, indexes) => writeByResp(tour, sample, indexes));
     return;
   }
-  const kafka = new Kafka({ clientId: "vexlake-tour", brokers: tour.brokers, logLevel: logLevel.ERROR });
+  const kafka = new Kafka({ clientId: "vexlake-tour", brokers: tour.brokers, logLevel: logLevel.NOTHING });
   const producer: Producer = kafka.producer({ idempotent: true });
   await producer.connect();
   try {
