@@ -88,9 +88,9 @@ export function runtimeNode(root = ROOT) {
 
 /*
  * How glibc's allocator must be set for the lake's processes. By default it keeps an arena a thread, and
- * what flushes and merges free stays with the process. Measured after 1.4 million records: ingest 650 MB,
- * and 445 MB with these. Thresholds of 1 MiB made it 410 MB, but gave each block of vectors a mapping of
- * its own, without huge pages: scans lost a fifth. Other C libraries ignore them.
+ * what flushes and merges free stays with the process. Peak of ingest over 1.4 million records: 556 MB,
+ * and 445 MB with these. Thresholds of 1 MiB made it 407 MB, but each block of vectors is then a mapping of
+ * its own, and scans were slower (bench/REPORT.md). Other C libraries ignore them.
  */
 const ALLOCATOR = {
   MALLOC_ARENA_MAX: "2",
