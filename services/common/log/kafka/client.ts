@@ -7,6 +7,7 @@
 import kafkajs, { type Kafka, type LogEntry, logLevel } from "kafkajs";
 import type { Logger } from "../../process/logger.ts";
 import { registerCodecs } from "./codecs.ts";
+import { openSocket } from "./socket.ts";
 
 /** A broker answers produce and fetch well within this, else the connection is given up. */
 export const REQUEST_TIMEOUT_MS = 10_000;
@@ -35,6 +36,7 @@ export function openClient(options: {
     requestTimeout: REQUEST_TIMEOUT_MS,
     connectionTimeout: CONNECTION_TIMEOUT_MS,
     retry: RETRY,
+    socketFactory: openSocket,
     logLevel: logLevel.WARN,
     logCreator: () => (entry) => adapt(entry, options.logger, options.onReset),
   });

@@ -6,9 +6,12 @@
  * - a partition assigner is called with `cluster`, which finds leaders and coordinators and speaks the
  *   protocol;
  * - the `batch` that eachBatch gets is a Batch, with `fetchedOffset` (the offset that was asked for) and
- *   a `lastOffset()` that counts control and aborted records.
+ *   a `lastOffset()` that counts control and aborted records;
+ * - a connection's `processData` joins what came with what it has, which after the first response is an
+ *   empty buffer: it copies each response whole.
  */
 import { createRequire } from "node:module";
+import type { Socket } from "node:net";
 import type { Batch, KafkaMessage, PartitionAssigner } from "kafkajs";
 
 export interface FetchedBatch extends Batch {
@@ -48,6 +51,13 @@ export interface Cluster {
   findTopicPartitionMetadata(topic: string): { partitionId: number }[];
 }
 
+export interface Connection {
+  socket: Socket;
+  authHandlers: object | null;
+  requestQueue: { fulfillRequest(response: { size: number; correlationId: number; payload: Buffer }): void };
+  processData(bytes: Buffer): void;
+}
+
 interface BatchConstructor {
   new (
     topic: string,
@@ -56,8 +66,14 @@ interface BatchConstructor {
   ): FetchedBatch & { rawMessages: unknown[] };
 }
 
+const require = createRequire(import.meta.url);
+
 /** Filters aborted and control records exactly as the running consumer does. */
-export const KafkaBatch = createRequire(import.meta.url)("kafkajs/src/consumer/batch.js") as BatchConstructor;
+export const KafkaBatch = require("kafkajs/src/consumer/batch.js") as BatchConstructor;
+
+/** What all connections share. */
+export const connections = (require("kafkajs/src/network/connection.js") as { prototype: Connection })
+  .prototype;
 
 /** The cluster that kafkajs hands to assigners, which its types call `any` or leave out. */
 export function clusterOf(config: Parameters<PartitionAssigner>[0]): Cluster {
