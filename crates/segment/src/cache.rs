@@ -244,9 +244,9 @@ impl BlockCache {
         let key = |place: usize| (segment, Part::Index(section), numbers[place]);
         let mut found: Vec<Bytes> = vec![Bytes::new(); numbers.len()];
         let (mut ours, mut theirs) = (vec![], vec![]);
-        for place in 0..numbers.len() {
+        for (place, found) in found.iter_mut().enumerate() {
             match items.get_value_or_guard(&key(place), Some(Duration::ZERO)) {
-                GuardResult::Value(item) => found[place] = item.page(),
+                GuardResult::Value(item) => *found = item.page(),
                 GuardResult::Guard(guard) => ours.push((place, guard)),
                 GuardResult::Timeout => theirs.push(place),
             }
