@@ -21,15 +21,17 @@
 //! look-ups, of a batch (append.rs) and of everything buffered (`advance`), are done
 //! ahead, without the turn; with it only what has changed since is looked up.
 //!
-//! **Advance** builds the next view beside the current one, relations and all, while
+//! **Advance** builds the next view beside the current one, every entry related, while
 //! readers go on; the swap itself moves a pointer.
 //!
 //! Invariants: only the owner of the turn takes the view's lock for writing; the active
-//! memtable is shared by nobody else while it grows; an entry that is visible knows its
-//! `base`, so a key that the feed shows is never looked up again.
+//! memtable is shared by nobody else while it grows; what the snapshot holds of a key that
+//! the view shows is hidden already, so such a key need not be looked up again.
 //!
 //! Limits: the services bound bytes by pausing partitions, and with them the tables
 //! that a lookup walks.
+
+mod ahead;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -39,42 +41,24 @@ use roaring::RoaringBitmap;
 use tokio::sync::{Mutex, MutexGuard};
 use ulid::Ulid;
 
+use self::ahead::Ahead;
 use crate::error::Result;
 use crate::memtable::{Accepted, Entry, EntryIndex, Memtable};
-use crate::snapshot::{Key, Location, Snapshot};
+use crate::snapshot::{Location, Snapshot};
 use crate::state::Fingerprint;
-
-/// Keys copied out in one turn of the view's lock: some 100 µs that an append waits.
-const KEYS_PER_LOCK: usize = 1024;
-
-/// How an entry of the feed relates to the snapshot.
-#[derive(Clone, Copy, Debug)]
-struct Relation {
-    /// Overtaken by another memtable of the feed, older than the snapshot's entry, or
-    /// not related yet: an entry counts only once `relate` has placed it.
-    hidden: bool,
-    /// The snapshot's entry of the key, which this one hides unless it is hidden itself.
-    base: Option<Location>,
-}
-
-const UNRELATED: Relation = Relation {
-    hidden: true,
-    base: None,
-};
 
 /// A memtable and how its entries relate to the rest of the view.
 struct Table {
     memtable: Arc<Memtable>,
-    relations: Vec<Relation>,
+    /// Per entry: overtaken by another memtable of the feed, older than the snapshot's entry,
+    /// or not related yet: an entry counts only once `relate` has placed it.
+    hidden: Vec<bool>,
 }
 
 impl Table {
     fn unrelated(memtable: Arc<Memtable>) -> Self {
-        let relations = vec![UNRELATED; memtable.entries().len()];
-        Self {
-            memtable,
-            relations,
-        }
+        let hidden = vec![true; memtable.entries().len()];
+        Self { memtable, hidden }
     }
 }
 
@@ -120,14 +104,6 @@ pub struct Feed {
 pub struct Writing<'a> {
     feed: &'a Feed,
     _turn: MutexGuard<'a, ()>,
-}
-
-/// What a snapshot that nobody sees yet holds of the feed's keys, by table and entry, as
-/// far as they were looked up.
-#[derive(Default)]
-struct Ahead {
-    epoch: u64,
-    located: Vec<Vec<Option<Location>>>,
 }
 
 impl View {
@@ -177,7 +153,7 @@ impl View {
         // Asked once a row by scans, so without a look at the checkpoint: an entry below it
         // is never related to this snapshot, hence hidden.
         let table = &self.tables[table];
-        table.memtable.entry(index).alive && !table.relations[index as usize].hidden
+        table.memtable.entry(index).alive && !table.hidden[index as usize]
     }
 
     /// The visible entry of a key in the feed: (table, entry).
@@ -215,10 +191,7 @@ impl View {
         let memtable = table.memtable.clone();
         let id = memtable.id(memtable.entry(index));
         let mut existed = None;
-        self.tables[number].relations[index as usize] = Relation {
-            hidden: false,
-            base,
-        };
+        self.tables[number].hidden[index as usize] = false;
         for other in (0..self.tables.len())
             .rev()
             .filter(|other| *other != number)
@@ -232,15 +205,15 @@ impl View {
             let rival = self.tables[other].memtable.entry(found);
             let rival_is_row = rival.slot.is_some();
             if self.is_newer(&rival.position, &position) {
-                self.tables[number].relations[index as usize].hidden = true;
+                self.tables[number].hidden[index as usize] = true;
                 return rival_is_row;
             }
-            self.tables[other].relations[found as usize].hidden = true;
+            self.tables[other].hidden[found as usize] = true;
             self.card -= i64::from(rival_is_row);
             existed = Some(rival_is_row);
         }
         if base.is_some_and(|base| self.is_newer(&base.position, &position)) {
-            self.tables[number].relations[index as usize].hidden = true;
+            self.tables[number].hidden[index as usize] = true;
             return base.is_some_and(|base| !base.deleted);
         }
         if let Some(base) = base {
@@ -252,7 +225,7 @@ impl View {
         existed.unwrap_or(base.is_some_and(|base| !base.deleted))
     }
 
-    /// Relates all entries of a table whose relations are unset.
+    /// Relates all entries of a table that have anything to say.
     fn relate_table(&mut self, number: usize, located: &[Option<Location>]) {
         let memtable = self.tables[number].memtable.clone();
         for (index, entry) in (0..).zip(memtable.entries()) {
@@ -291,8 +264,8 @@ impl View {
         next
     }
 
-    /// Takes a record; `located` is the snapshot's entry of its key, unless the feed shows
-    /// the key.
+    /// Takes a record; `located` is the snapshot's entry of its key. Where the view shows
+    /// the key already, that entry is hidden and counted, and `located` changes nothing.
     fn insert(&mut self, record: &Accepted<'_>, located: Option<Location>) -> Verdict {
         let number = self.tables.len() - 1;
         let snapshot = self.snapshot.clone();
@@ -301,25 +274,21 @@ impl View {
             state.order(a) > state.order(b)
         };
         let hash = vexlake_segment::key_hash(record.id);
-        let base = match self.find(hash, record.id) {
-            Some((table, index)) => self.tables[table].relations[index as usize].base,
-            None => located,
-        };
         let before = self.tables[number].memtable.find(hash, record.id);
         let before_visible = before.is_some_and(|index| self.visible(number, index));
         let table = &mut self.tables[number];
         let memtable = Arc::get_mut(&mut table.memtable).expect("only sealed memtables are shared");
         let (index, alive) = memtable.insert(record, newer);
-        table.relations.push(UNRELATED);
+        table.hidden.push(true);
         let Some(old) = before else {
             return Verdict {
-                existed: self.relate(number, index, base),
+                existed: self.relate(number, index, located),
             };
         };
         let old_is_row = self.tables[number].memtable.entry(old).slot.is_some();
         if !alive {
             // What beat it may itself be hidden: then the rest of the view says what is live.
-            let live = || self.is_live(hash, record.id, base);
+            let live = || self.is_live(hash, record.id, located);
             return Verdict {
                 existed: if before_visible { old_is_row } else { live() },
             };
@@ -327,13 +296,10 @@ impl View {
         // The successor stands exactly where its predecessor stood, unless that one was hidden.
         if !before_visible {
             return Verdict {
-                existed: self.relate(number, index, base),
+                existed: self.relate(number, index, located),
             };
         }
-        self.tables[number].relations[index as usize] = Relation {
-            hidden: false,
-            base,
-        };
+        self.tables[number].hidden[index as usize] = false;
         self.card += i64::from(record.vector.is_some()) - i64::from(old_is_row);
         Verdict {
             existed: old_is_row,
@@ -346,50 +312,6 @@ impl View {
 fn counts(entry: &Entry, snapshot: &Snapshot) -> bool {
     let position = &entry.position;
     entry.alive && position.offset >= snapshot.next(position.source, position.partition)
-}
-
-impl Ahead {
-    /// Looks up what is not looked up yet. With the turn, that is everything afterwards.
-    async fn catch_up(&mut self, feed: &Feed, snapshot: &Snapshot) -> Result<()> {
-        let (epoch, lengths) = feed.read(|view| {
-            let lengths = view.memtables().map(|memtable| memtable.entries().len());
-            (view.epoch, lengths.collect::<Vec<usize>>())
-        });
-        if self.epoch != epoch {
-            // The tables have other numbers now.
-            (self.epoch, self.located) = (epoch, Vec::new());
-        }
-        self.located.resize_with(lengths.len(), Vec::new);
-        for (number, length) in lengths.into_iter().enumerate() {
-            let located = &mut self.located[number];
-            let (mut places, mut keys) = (Vec::new(), Vec::new());
-            let mut at = located.len();
-            while at < length {
-                let end = length.min(at + KEYS_PER_LOCK);
-                let copied = feed.read(|view| {
-                    let memtable = (view.epoch == epoch).then(|| &view.tables[number].memtable)?;
-                    let entries = (at..end).zip(&memtable.entries()[at..end]);
-                    for (place, entry) in entries.filter(|(_, entry)| counts(entry, snapshot)) {
-                        places.push(place);
-                        keys.push((entry.hash, memtable.id(entry).to_owned()));
-                    }
-                    Some(())
-                });
-                if copied.is_none() {
-                    // Only without the turn; whoever has it then starts over.
-                    return Ok(());
-                }
-                at = end;
-            }
-            let keys: Vec<Key<'_>> = keys.iter().map(|(hash, id)| (*hash, &**id)).collect();
-            let found = snapshot.locate_many(&keys).await?;
-            located.resize(length, None);
-            for (place, found) in places.into_iter().zip(found) {
-                located[place] = found;
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Feed {

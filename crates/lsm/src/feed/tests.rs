@@ -453,6 +453,31 @@ fn should_let_readers_and_other_partitions_go_on_while_a_batch_looks_up_its_keys
 }
 
 #[test]
+fn should_look_up_again_when_the_snapshot_is_replaced_while_a_batch_looks_up_its_keys() {
+    run(async {
+        let (site, mut log, reader, faults, gate) = held_up(1).await;
+        log.upsert(1, "x", 9, 3);
+        let appending = tokio::spawn({
+            let (reader, log) = (reader.clone(), log.clone());
+            async move { deliver(&reader, &log, 1, 0..1).await }
+        });
+        while faults.fired() == 0 {
+            tokio::task::yield_now().await;
+        }
+        log.upsert(0, "x", 5, 4);
+        let writer = site.open("ingest").await;
+        catch_up(&writer, &log, 0).await;
+        writer.flush().await.expect("flushed");
+        reader.follow().await.expect("followed");
+        assert_eq!((reader.snapshot().version(), applied(&reader, 1)), (2, 0));
+        gate.close();
+        appending.await.expect("no panic").expect("appended");
+        assert_eq!(card(&reader), 1);
+        check(&reader, &log, L2).await;
+    });
+}
+
+#[test]
 fn should_relate_what_arrives_while_a_newer_snapshot_is_looked_up() {
     run(async {
         for meanwhile in 0..3 {

@@ -206,3 +206,27 @@ fn numbers(wave: &[(u32, usize)]) -> Vec<u32> {
         .map(|same_page| same_page[0].0)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{WAVE_PAGES_MAX, numbers, waves};
+
+    #[test]
+    fn should_cut_long_lookups_into_waves_that_share_no_page() {
+        // Page p is wanted p % 4 times, every fourth not at all.
+        let wanted: Vec<(u32, usize)> = (0..2000u32)
+            .flat_map(|page| (0..page as usize % 4).map(move |what| (page, what)))
+            .collect();
+        let waves = waves(&wanted);
+        assert_eq!(waves.concat(), wanted);
+        let pages: Vec<Vec<u32>> = waves.iter().map(|wave| numbers(wave)).collect();
+        let lengths: Vec<usize> = pages.iter().map(Vec::len).collect();
+        assert_eq!(
+            lengths,
+            [WAVE_PAGES_MAX, WAVE_PAGES_MAX, 1500 - 2 * WAVE_PAGES_MAX]
+        );
+        let every: Vec<u32> = (0..2000).filter(|page| page % 4 != 0).collect();
+        assert_eq!(pages.concat(), every);
+        assert!(super::waves(&[]).is_empty());
+    }
+}
