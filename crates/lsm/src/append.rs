@@ -2,9 +2,11 @@
 //!
 //! 1. Decode every record of the batch from the fetched buffers, vectors into one
 //!    reused arena. What fails gets a reason and a message, and the stream goes on.
-//! 2. Fetch from the snapshot the bases of patches (set-vector, set-attrs), if any.
-//! 3. Under the feed's lock, in offset order: complete patches, insert, count. Where the
-//!    feed was reset, or the snapshot that gave a base was replaced, since 1: again.
+//! 2. Look up in the snapshot the keys that the feed does not show, and read the bases of
+//!    patches (set-vector, set-attrs). First ahead, then with the feed's turn, when only
+//!    what the view has lost or gained since is left to look up.
+//! 3. Under the view's lock, in offset order: complete patches, insert, count. Nothing
+//!    there can fail or wait.
 //!
 //! Offsets below the feed's next are skipped, so delivering a stretch twice changes
 //! nothing; a gap above it is refused, because something was lost on the way here.
@@ -20,10 +22,11 @@ use vexlake_segment::{Position, key_hash};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{Appender, Applied, View};
+use crate::get::Want;
 use crate::incarnation::Incarnation;
 use crate::memtable::Accepted;
 use crate::record::{self, BadRecord, Format, Op, RawRecord, Reason};
-use crate::snapshot::Location;
+use crate::snapshot::{Key, Location};
 use crate::state::Fingerprint;
 
 /// What to do about a record that cannot be accepted.
@@ -105,14 +108,17 @@ struct Decoded<'a> {
     record: Result<record::Record<'a>, BadRecord>,
 }
 
-/// Times that a batch is judged anew because the view moved underneath: each takes a
-/// commit of a whole memtable, or a reset, while one batch is decoded.
-const ATTEMPTS_MAX: u32 = 16;
+/// Times that a batch follows the chain because the snapshot's files were swept: once, and
+/// once more for a store that sweeps while we look.
+const FOLLOWS_MAX: u32 = 2;
 
-/// What patches build on, and the version that said so; `None` when there are no patches.
-struct Bases {
+/// What one version of the snapshot holds of a batch's keys.
+#[derive(Default)]
+struct Held<'a> {
     version: Option<u64>,
-    by_key: HashMap<String, Base>,
+    places: HashMap<&'a str, Option<Location>>,
+    /// Bases of patches, where there is a live record.
+    bases: HashMap<&'a str, Base>,
 }
 
 /// The parts of a patch's base that the patch keeps.
@@ -128,67 +134,51 @@ impl Incarnation {
     /// # Errors
     /// `CONFLICT` when the batch begins beyond the feed's next offset, `INVALID` when
     /// the partition is unknown or the table does not fit the buffers; read errors of
-    /// patch bases.
+    /// the look-ups. Nothing of the batch is taken then.
     pub async fn append(&self, batch: &Batch<'_>) -> Result<Appended> {
-        let (source, partition, from, to) = (batch.source, batch.partition, batch.from, batch.to);
+        let (partition, from, to) = (batch.partition, batch.from, batch.to);
         if from > to || to > i64::MAX as u64 {
             return Err(Error::Invalid(format!(
                 "partition {partition}: batch [{from}, {to}) is no stretch"
             )));
         }
+        self.feed.read(|view| check_next(view, batch))?;
         let mut arena = Vec::new();
-        for _ in 0..ATTEMPTS_MAX {
-            let unknown =
-                || Error::Invalid(format!("source {source} has no partition {partition}"));
-            let next = self
-                .feed
-                .read(|view| view.applied(source, partition))
-                .ok_or_else(unknown)?
-                .next;
-            if from > next {
-                return Err(Error::Conflict(format!(
-                    "partition {partition}: batch begins at {from}, next is {next}"
-                )));
-            }
-            arena.clear();
-            let decoded = tokio::task::block_in_place(|| self.decode(batch, next, &mut arena))?;
-            let bases = match self.fetch_bases(&decoded).await {
-                Err(error) if error.kind() == ErrorKind::NotFound => {
+        let decoded = tokio::task::block_in_place(|| self.decode(batch, &mut arena))?;
+        let mut follows = 0;
+        loop {
+            match self.append_decoded(batch, &decoded, &arena).await {
+                Err(error) if error.kind() == ErrorKind::NotFound && follows < FOLLOWS_MAX => {
                     // The snapshot outlived the grace period and its files were swept.
                     self.follow().await?;
-                    continue;
+                    follows += 1;
                 }
-                bases => bases?,
-            };
-            let appended = tokio::task::block_in_place(|| {
-                self.feed.append(|appender| {
-                    let stands = appender
-                        .applied(source, partition)
-                        .is_some_and(|now| now.next >= next)
-                        && bases
-                            .version
-                            .is_none_or(|version| version == appender.view().snapshot.version());
-                    stands
-                        .then(|| apply(appender, batch, &decoded, &arena, &bases.by_key))
-                        .transpose()
-                })
-            })?;
-            if let Some(mut appended) = appended {
-                appended.bytes = self.feed.read(View::bytes);
-                return Ok(appended);
+                appended => return appended,
             }
         }
-        Err(Error::Conflict(format!(
-            "partition {partition}: the view moved {ATTEMPTS_MAX} times under [{from}, {to})"
-        )))
     }
 
-    fn decode<'a>(
+    async fn append_decoded(
         &self,
-        batch: &Batch<'a>,
-        next: u64,
-        arena: &mut Vec<f32>,
-    ) -> Result<Vec<Decoded<'a>>> {
+        batch: &Batch<'_>,
+        decoded: &[Decoded<'_>],
+        arena: &[f32],
+    ) -> Result<Appended> {
+        let mut held = Held::default();
+        self.look_up(decoded, &mut held).await?;
+        let writing = self.feed.writing().await;
+        self.look_up(decoded, &mut held).await?;
+        let mut appended = tokio::task::block_in_place(|| {
+            writing.append(|appender| {
+                let before = check_next(appender.view(), batch)?;
+                Ok::<_, Error>(apply(appender, batch, decoded, arena, &held, before))
+            })
+        })?;
+        appended.bytes = self.feed.read(View::bytes);
+        Ok(appended)
+    }
+
+    fn decode<'a>(&self, batch: &Batch<'a>, arena: &mut Vec<f32>) -> Result<Vec<Decoded<'a>>> {
         let state = self.manifest.head().state.clone();
         let format = match batch.format {
             Some(format) => format,
@@ -213,9 +203,6 @@ impl Incarnation {
                     format!("partition {partition}: offset {offset} in the batch [{from}, {to})");
                 return Err(Error::Invalid(message));
             }
-            if offset < next {
-                continue;
-            }
             let record = record::decode(&raw, format, state.schema.dim, arena);
             decoded.push(Decoded {
                 offset,
@@ -227,55 +214,70 @@ impl Incarnation {
         Ok(decoded)
     }
 
-    /// Reads from one snapshot the newest versions that it holds of all patched keys. The
-    /// feed may hold newer ones; that is looked at under its lock.
-    async fn fetch_bases(&self, decoded: &[Decoded<'_>]) -> Result<Bases> {
-        let patched = decoded
-            .iter()
-            .filter_map(|d| d.record.as_ref().ok())
-            .filter(|r| r.op.is_patch());
-        let snapshot = self.snapshot();
-        let mut bases = Bases {
-            version: None,
-            by_key: HashMap::new(),
-        };
-        for record in patched {
-            bases.version = Some(snapshot.version());
-            let hash = key_hash(record.id);
-            let (known, found) = self.feed.read(|view| {
-                let known =
-                    bases.by_key.contains_key(record.id) || view.find(hash, record.id).is_some();
-                (
-                    known,
-                    (!known).then(|| snapshot.locate(hash, record.id)).flatten(),
-                )
-            });
-            if known {
-                continue;
+    /// Looks up what the view's snapshot holds of the keys that the view does not show,
+    /// as far as `held` does not say it of this very version.
+    async fn look_up<'a>(&self, decoded: &'a [Decoded<'_>], held: &mut Held<'a>) -> Result<()> {
+        let records = || decoded.iter().filter_map(|d| d.record.as_ref().ok());
+        let (snapshot, keys) = self.feed.read(|view| {
+            let version = Some(view.snapshot.version());
+            if held.version != version {
+                *held = Held {
+                    version,
+                    ..Held::default()
+                };
             }
-            let Some(Location {
-                segment,
-                entry,
-                deleted: false,
-                position,
-            }) = found
-            else {
-                continue;
-            };
-            let reader = &snapshot.segments[&segment].reader;
-            let vector = reader.vector(entry).await?;
-            let attrs = reader.attrs(&[entry]).await?.pop().flatten();
-            bases.by_key.insert(
-                record.id.to_owned(),
-                Base {
-                    position,
-                    vector,
-                    attrs,
-                },
-            );
+            let mut keys: Vec<Key<'a>> = records()
+                .filter(|record| !held.places.contains_key(record.id))
+                .map(|record| (key_hash(record.id), record.id))
+                .filter(|(hash, id)| view.find(*hash, id).is_none())
+                .collect();
+            keys.sort_unstable();
+            keys.dedup();
+            (view.snapshot.clone(), keys)
+        });
+        if keys.is_empty() {
+            return Ok(());
         }
-        Ok(bases)
+        let located = snapshot.locate_many(&keys).await?;
+        let new = keys.iter().map(|(_, id)| *id).zip(located);
+        let new: HashMap<&'a str, Option<Location>> = new.collect();
+        let patched: HashMap<&'a str, Location> = records()
+            .filter(|record| record.op.is_patch())
+            .filter_map(|record| Some((record.id, (*new.get(record.id)?)?)))
+            .filter(|(_, location)| !location.deleted)
+            .collect();
+        let (ids, locations): (Vec<&str>, Vec<Location>) = patched.into_iter().unzip();
+        let whole = Want {
+            vector: true,
+            attrs: true,
+        };
+        let read = snapshot.read(&locations, whole).await?;
+        for ((id, location), parts) in ids.into_iter().zip(locations).zip(read) {
+            let base = Base {
+                position: location.position,
+                vector: parts.vector.unwrap_or_default(),
+                attrs: parts.attrs,
+            };
+            held.bases.insert(id, base);
+        }
+        held.places.extend(new);
+        Ok(())
     }
+}
+
+/// Refuses a batch of an unknown partition, or one that leaves a gap.
+fn check_next(view: &View, batch: &Batch<'_>) -> Result<Applied> {
+    let (source, partition, from) = (batch.source, batch.partition, batch.from);
+    let applied = view
+        .applied(source, partition)
+        .ok_or_else(|| Error::Invalid(format!("source {source} has no partition {partition}")))?;
+    if from > applied.next {
+        let next = applied.next;
+        return Err(Error::Conflict(format!(
+            "partition {partition}: batch begins at {from}, next is {next}"
+        )));
+    }
+    Ok(applied)
 }
 
 fn apply(
@@ -283,11 +285,10 @@ fn apply(
     batch: &Batch<'_>,
     decoded: &[Decoded<'_>],
     arena: &[f32],
-    bases: &HashMap<String, Base>,
-) -> Result<Appended> {
+    held: &Held<'_>,
+    before: Applied,
+) -> Appended {
     let (source, partition) = (batch.source, batch.partition);
-    let unknown = || Error::Invalid(format!("source {source} has no partition {partition}"));
-    let before = appender.applied(source, partition).ok_or_else(unknown)?;
     let mut appended = Appended::default();
     let mut now = before;
     let mut end = batch.to.max(before.next);
@@ -300,8 +301,11 @@ fn apply(
             offset: one.offset,
         };
         let verdict = match &one.record {
-            Ok(record) => complete(appender.view(), record, arena, bases, position)
-                .map(|whole| appender.accept(&whole.accepted(record)).existed),
+            Ok(record) => {
+                let located = held.places.get(record.id).copied().flatten();
+                complete(appender.view(), record, arena, held, position)
+                    .map(|whole| appender.accept(&whole.accepted(record), located).existed)
+            }
             Err(bad) => Err(bad.clone()),
         };
         if verdict.is_err() && batch.on_bad == OnBad::Fail {
@@ -340,7 +344,7 @@ fn apply(
     let to = Applied { next: end, ..now };
     appender.advance(source, partition, to, refused, appended.not_records);
     appended.next = end;
-    Ok(appended)
+    appended
 }
 
 /// A record whose missing parts came from its base.
@@ -366,7 +370,7 @@ fn complete<'a>(
     view: &View,
     record: &record::Record<'a>,
     arena: &'a [f32],
-    bases: &HashMap<String, Base>,
+    held: &Held<'_>,
     position: Position,
 ) -> Result<Whole<'a>, BadRecord> {
     let vector = record
@@ -381,7 +385,7 @@ fn complete<'a>(
             position,
         });
     }
-    let (at, base_vector, base_attrs) = base_of(view, record, bases).ok_or_else(|| {
+    let (at, base_vector, base_attrs) = base_of(view, record, held).ok_or_else(|| {
         let message = format!(
             "{} on key {:?}, which has no record",
             record.op.name(),
@@ -415,10 +419,10 @@ fn complete<'a>(
 fn base_of(
     view: &View,
     record: &record::Record<'_>,
-    bases: &HashMap<String, Base>,
+    held: &Held<'_>,
 ) -> Option<(Position, Vec<f32>, Option<String>)> {
     let Some((table, index)) = view.find(key_hash(record.id), record.id) else {
-        let base = bases.get(record.id)?;
+        let base = held.bases.get(record.id)?;
         return Some((base.position, base.vector.clone(), base.attrs.clone()));
     };
     let memtable = view.memtables().nth(table)?;

@@ -13,54 +13,52 @@
 //! both drop a sealed memtable once the snapshot covers every stretch of it. There
 //! is no other difference between the two.
 //!
+//! **Two locks.** Looking up a key in the snapshot may read from the store, so it never
+//! happens under the view's lock. Whoever changes the feed first takes the `writing` turn
+//! ([`Feed::writing`]), an async lock that may be held across reads; while he has it,
+//! nothing but his own doing changes the view. He looks up what he needs, then changes
+//! the view under its lock, which cannot fail and takes what memory takes. Both long
+//! look-ups, of a batch (append.rs) and of everything buffered (`advance`), are done
+//! ahead, without the turn; with it only what has changed since is looked up.
+//!
+//! **Advance** builds the next view beside the current one, every entry related, while
+//! readers go on; the swap itself moves a pointer.
+//!
+//! Invariants: only the owner of the turn takes the view's lock for writing; the active
+//! memtable is shared by nobody else while it grows; what the snapshot holds of a key that
+//! the view shows is hidden already, so such a key need not be looked up again.
+//!
 //! Limits: the services bound bytes by pausing partitions, and with them the tables
 //! that a lookup walks.
+
+mod ahead;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use parking_lot::{RwLock, RwLockUpgradableReadGuard};
+use parking_lot::RwLock;
 use roaring::RoaringBitmap;
+use tokio::sync::{Mutex, MutexGuard};
 use ulid::Ulid;
 
-use crate::memtable::{Accepted, EntryIndex, Memtable};
+use self::ahead::Ahead;
+use crate::error::Result;
+use crate::memtable::{Accepted, Entry, EntryIndex, Memtable};
 use crate::snapshot::{Location, Snapshot};
 use crate::state::Fingerprint;
-
-/// How an entry of the feed relates to the snapshot.
-#[derive(Clone, Copy, Debug)]
-struct Relation {
-    /// Overtaken by another memtable of the feed, older than the snapshot's entry, or
-    /// not related yet: an entry counts only once `relate` has placed it.
-    hidden: bool,
-    /// The snapshot's entry that this one hides.
-    base: Option<Location>,
-}
-
-/// Entries looked up in one turn of the lock: a millisecond or two that an append waits.
-const LOCATED_PER_LOCK: usize = 1024;
-
-const UNRELATED: Relation = Relation {
-    hidden: true,
-    base: None,
-};
 
 /// A memtable and how its entries relate to the rest of the view.
 struct Table {
     memtable: Arc<Memtable>,
-    relations: Vec<Relation>,
-    /// What the view's snapshot holds of the first entries' keys, looked up ahead.
-    located: Vec<Option<Location>>,
+    /// Per entry: overtaken by another memtable of the feed, older than the snapshot's entry,
+    /// or not related yet: an entry counts only once `relate` has placed it.
+    hidden: Vec<bool>,
 }
 
 impl Table {
-    fn unrelated(memtable: Arc<Memtable>, located: Vec<Option<Location>>) -> Self {
-        let relations = vec![UNRELATED; memtable.entries().len()];
-        Self {
-            memtable,
-            relations,
-            located,
-        }
+    fn unrelated(memtable: Arc<Memtable>) -> Self {
+        let hidden = vec![true; memtable.entries().len()];
+        Self { memtable, hidden }
     }
 }
 
@@ -99,9 +97,27 @@ pub struct View {
 pub struct Feed {
     dim: u32,
     view: RwLock<View>,
+    writing: Mutex<()>,
+}
+
+/// The turn to change a feed; see the file header.
+pub struct Writing<'a> {
+    feed: &'a Feed,
+    _turn: MutexGuard<'a, ()>,
 }
 
 impl View {
+    fn empty(dim: u32, snapshot: Arc<Snapshot>) -> Self {
+        Self {
+            snapshot,
+            shadows: HashMap::new(),
+            tables: vec![Table::unrelated(Arc::new(Memtable::new(dim)))],
+            applied: BTreeMap::new(),
+            card: 0,
+            epoch: 0,
+        }
+    }
+
     /// Live records: the snapshot's, corrected by the feed.
     pub fn card(&self) -> u64 {
         (self.snapshot.live_rows as i64 + self.card).max(0) as u64
@@ -137,7 +153,7 @@ impl View {
         // Asked once a row by scans, so without a look at the checkpoint: an entry below it
         // is never related to this snapshot, hence hidden.
         let table = &self.tables[table];
-        table.memtable.entry(index).alive && !table.relations[index as usize].hidden
+        table.memtable.entry(index).alive && !table.hidden[index as usize]
     }
 
     /// The visible entry of a key in the feed: (table, entry).
@@ -152,14 +168,11 @@ impl View {
             })
     }
 
-    /// Whether the key has a live record in this view.
-    fn is_live(&self, hash: u64, id: &str) -> bool {
+    /// Whether the key has a live record in this view; `base` is the snapshot's entry.
+    fn is_live(&self, hash: u64, id: &str, base: Option<Location>) -> bool {
         match self.find(hash, id) {
             Some((table, index)) => self.tables[table].memtable.entry(index).slot.is_some(),
-            None => self
-                .snapshot
-                .locate(hash, id)
-                .is_some_and(|base| !base.deleted),
+            None => base.is_some_and(|base| !base.deleted),
         }
     }
 
@@ -168,16 +181,17 @@ impl View {
         state.order(a) > state.order(b)
     }
 
-    /// Relates a freshly inserted (or re-examined) entry to the other tables and the
-    /// snapshot. Updates shadows and the live count; tells whether the key existed.
-    fn relate(&mut self, number: usize, index: EntryIndex) -> bool {
+    /// Relates a freshly inserted (or re-examined) entry to the other tables and to `base`,
+    /// the snapshot's entry of its key. Updates shadows and the live count; tells whether
+    /// the key existed.
+    fn relate(&mut self, number: usize, index: EntryIndex, base: Option<Location>) -> bool {
         let table = &self.tables[number];
         let entry = table.memtable.entry(index);
         let (hash, position, is_row) = (entry.hash, entry.position, entry.slot.is_some());
         let memtable = table.memtable.clone();
         let id = memtable.id(memtable.entry(index));
         let mut existed = None;
-        self.tables[number].relations[index as usize].hidden = false;
+        self.tables[number].hidden[index as usize] = false;
         for other in (0..self.tables.len())
             .rev()
             .filter(|other| *other != number)
@@ -191,19 +205,15 @@ impl View {
             let rival = self.tables[other].memtable.entry(found);
             let rival_is_row = rival.slot.is_some();
             if self.is_newer(&rival.position, &position) {
-                self.tables[number].relations[index as usize].hidden = true;
+                self.tables[number].hidden[index as usize] = true;
                 return rival_is_row;
             }
-            self.tables[other].relations[found as usize].hidden = true;
+            self.tables[other].hidden[found as usize] = true;
             self.card -= i64::from(rival_is_row);
             existed = Some(rival_is_row);
         }
-        let base = match self.tables[number].located.get(index as usize) {
-            Some(found) => *found,
-            None => self.snapshot.locate(hash, id),
-        };
         if base.is_some_and(|base| self.is_newer(&base.position, &position)) {
-            self.tables[number].relations[index as usize].hidden = true;
+            self.tables[number].hidden[index as usize] = true;
             return base.is_some_and(|base| !base.deleted);
         }
         if let Some(base) = base {
@@ -211,30 +221,52 @@ impl View {
             let fresh = Arc::make_mut(bits).insert(base.entry);
             self.card -= i64::from(fresh && !base.deleted);
         }
-        self.tables[number].relations[index as usize].base = base;
         self.card += i64::from(is_row);
         existed.unwrap_or(base.is_some_and(|base| !base.deleted))
     }
 
-    /// Relates all entries of a table whose relations are unset.
-    fn relate_table(&mut self, number: usize) {
-        let memtable = &self.tables[number].memtable;
-        let snapshot = &self.snapshot;
-        let counts = |entry: &crate::memtable::Entry| {
-            let position = &entry.position;
-            entry.alive && position.offset >= snapshot.next(position.source, position.partition)
-        };
-        let count = memtable.entries().len() as EntryIndex;
-        let related: Vec<EntryIndex> = (0..count)
-            .filter(|index| counts(memtable.entry(*index)))
-            .collect();
-        for index in related {
-            self.relate(number, index);
+    /// Relates all entries of a table that have anything to say.
+    fn relate_table(&mut self, number: usize, located: &[Option<Location>]) {
+        let memtable = self.tables[number].memtable.clone();
+        for (index, entry) in (0..).zip(memtable.entries()) {
+            if counts(entry, &self.snapshot) {
+                self.relate(number, index, located[index as usize]);
+            }
         }
-        self.tables[number].located = Vec::new();
     }
 
-    fn insert(&mut self, record: &Accepted<'_>) -> Verdict {
+    /// This view on top of a newer snapshot: without the tables that it covers, the others
+    /// related to it.
+    fn upon(&self, snapshot: Arc<Snapshot>, ahead: &Ahead) -> View {
+        let covered = |memtable: &Memtable| {
+            memtable
+                .stretches()
+                .iter()
+                .all(|((source, partition), s)| s.to <= snapshot.next(*source, *partition))
+        };
+        let active = self.tables.len() - 1;
+        let kept: Vec<usize> = (0..self.tables.len())
+            .filter(|number| *number == active || !covered(&self.tables[*number].memtable))
+            .collect();
+        let unrelated = |number: &usize| Table::unrelated(self.tables[*number].memtable.clone());
+        let tables = kept.iter().map(unrelated).collect();
+        let mut next = View {
+            snapshot,
+            shadows: HashMap::new(),
+            tables,
+            applied: self.applied.clone(),
+            card: 0,
+            epoch: self.epoch + 1,
+        };
+        for (number, before) in kept.into_iter().enumerate() {
+            next.relate_table(number, &ahead.located[before]);
+        }
+        next
+    }
+
+    /// Takes a record; `located` is the snapshot's entry of its key. Where the view shows
+    /// the key already, that entry is hidden and counted, and `located` changes nothing.
+    fn insert(&mut self, record: &Accepted<'_>, located: Option<Location>) -> Verdict {
         let number = self.tables.len() - 1;
         let snapshot = self.snapshot.clone();
         let state = snapshot.state();
@@ -247,16 +279,16 @@ impl View {
         let table = &mut self.tables[number];
         let memtable = Arc::get_mut(&mut table.memtable).expect("only sealed memtables are shared");
         let (index, alive) = memtable.insert(record, newer);
-        table.relations.push(UNRELATED);
+        table.hidden.push(true);
         let Some(old) = before else {
             return Verdict {
-                existed: self.relate(number, index),
+                existed: self.relate(number, index, located),
             };
         };
         let old_is_row = self.tables[number].memtable.entry(old).slot.is_some();
         if !alive {
             // What beat it may itself be hidden: then the rest of the view says what is live.
-            let live = || self.is_live(hash, record.id);
+            let live = || self.is_live(hash, record.id, located);
             return Verdict {
                 existed: if before_visible { old_is_row } else { live() },
             };
@@ -264,14 +296,10 @@ impl View {
         // The successor stands exactly where its predecessor stood, unless that one was hidden.
         if !before_visible {
             return Verdict {
-                existed: self.relate(number, index),
+                existed: self.relate(number, index, located),
             };
         }
-        let base = self.tables[number].relations[old as usize].base;
-        self.tables[number].relations[index as usize] = Relation {
-            hidden: false,
-            base,
-        };
+        self.tables[number].hidden[index as usize] = false;
         self.card += i64::from(record.vector.is_some()) - i64::from(old_is_row);
         Verdict {
             existed: old_is_row,
@@ -279,21 +307,21 @@ impl View {
     }
 }
 
+/// Whether an entry has anything to say on top of a snapshot. One that has not never will:
+/// neither death nor a checkpoint is undone.
+fn counts(entry: &Entry, snapshot: &Snapshot) -> bool {
+    let position = &entry.position;
+    entry.alive && position.offset >= snapshot.next(position.source, position.partition)
+}
+
 impl Feed {
     /// A feed without records on top of a snapshot.
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
         let dim = snapshot.state().schema.dim;
-        let view = View {
-            snapshot,
-            shadows: HashMap::new(),
-            tables: vec![Table::unrelated(Arc::new(Memtable::new(dim)), Vec::new())],
-            applied: BTreeMap::new(),
-            card: 0,
-            epoch: 0,
-        };
         Self {
             dim,
-            view: RwLock::new(view),
+            view: RwLock::new(View::empty(dim, snapshot)),
+            writing: Mutex::new(()),
         }
     }
 
@@ -302,21 +330,22 @@ impl Feed {
         read(&self.view.read())
     }
 
-    /// Appends one batch under one lock.
-    pub fn append<T>(&self, write: impl FnOnce(&mut Appender<'_>) -> T) -> T {
-        let mut view = self.view.write();
-        write(&mut Appender { view: &mut view })
+    /// The turn to change the feed; it may be held across reads of the store.
+    pub async fn writing(&self) -> Writing<'_> {
+        Writing {
+            feed: self,
+            _turn: self.writing.lock().await,
+        }
     }
 
     /// Seals the active memtable if it consumed any offset and holds at least `bytes_min`.
-    pub fn seal(&self, bytes_min: usize) {
-        let mut view = self.view.write();
+    pub async fn seal(&self, bytes_min: usize) {
+        let writing = self.writing().await;
+        let mut view = writing.feed.view.write();
         let due = |table: &Table| !table.memtable.is_empty() && table.memtable.bytes() >= bytes_min;
         if view.tables.last().is_some_and(due) {
-            view.tables.push(Table::unrelated(
-                Arc::new(Memtable::new(self.dim)),
-                Vec::new(),
-            ));
+            let active = Arc::new(Memtable::new(self.dim));
+            view.tables.push(Table::unrelated(active));
         }
     }
 
@@ -327,93 +356,46 @@ impl Feed {
     }
 
     /// Replaces the snapshot by a newer one: drops what it covers and relates what
-    /// remains to it. The costly part, a probe of key filters an entry, runs ahead of the
-    /// swap; readers go on with the old view meanwhile.
-    pub fn advance(&self, snapshot: Arc<Snapshot>) {
-        let (epoch, mut located) = self.locate_ahead(&snapshot);
-        let guard = self.view.upgradable_read();
-        if snapshot.version() <= guard.snapshot.version() {
-            return;
+    /// remains to it.
+    ///
+    /// # Errors
+    /// Read errors of the new snapshot; the view stays as it is.
+    pub async fn advance(&self, snapshot: Arc<Snapshot>) -> Result<()> {
+        let mut ahead = Ahead::default();
+        ahead.catch_up(self, &snapshot).await?;
+        let writing = self.writing().await;
+        if snapshot.version() <= self.read(|view| view.snapshot.version()) {
+            return Ok(());
         }
-        if epoch != guard.epoch {
-            located.clear();
-        }
-        located.resize_with(guard.tables.len(), Vec::new);
-        let covered = |memtable: &Memtable| {
-            memtable
-                .stretches()
-                .iter()
-                .all(|((source, partition), s)| s.to <= snapshot.next(*source, *partition))
-        };
-        let last = guard.tables.len() - 1;
-        let active_located = located.pop().unwrap_or_default();
-        let mut tables: Vec<Table> = Vec::with_capacity(guard.tables.len());
-        for (table, located) in guard.tables[..last].iter().zip(located) {
-            if !covered(&table.memtable) {
-                tables.push(Table::unrelated(table.memtable.clone(), located));
-            }
-        }
-        let mut next = View {
-            snapshot,
-            shadows: HashMap::new(),
-            tables,
-            applied: guard.applied.clone(),
-            card: 0,
-            epoch: guard.epoch + 1,
-        };
-        for number in 0..next.tables.len() {
-            next.relate_table(number);
-        }
-        // The active memtable cannot be shared while it grows, so it moves over inside the swap.
-        let mut guard = RwLockUpgradableReadGuard::upgrade(guard);
-        let active = guard
-            .tables
-            .pop()
-            .expect("a feed always has an active memtable");
-        let active = Table::unrelated(active.memtable, active_located);
-        next.tables.push(active);
-        next.relate_table(next.tables.len() - 1);
-        *guard = next;
-    }
-
-    /// Looks up in a snapshot that nobody sees yet what it holds of the feed's keys, by
-    /// table, a few entries a lock. Entries that arrive meanwhile are left to the swap.
-    fn locate_ahead(&self, snapshot: &Snapshot) -> (u64, Vec<Vec<Option<Location>>>) {
-        let (epoch, counts) = self.read(|view| {
-            let counts = view.tables.iter().map(|t| t.memtable.entries().len());
-            (view.epoch, counts.collect::<Vec<usize>>())
+        ahead.catch_up(self, &snapshot).await?;
+        tokio::task::block_in_place(|| {
+            let next = self.read(|view| view.upon(snapshot, &ahead));
+            writing.swap(next);
         });
-        let mut located: Vec<Vec<Option<Location>>> = Vec::with_capacity(counts.len());
-        for (number, count) in counts.into_iter().enumerate() {
-            let mut found = Vec::with_capacity(count);
-            while found.len() < count {
-                let view = self.view.read();
-                if view.epoch != epoch {
-                    return (epoch, Vec::new());
-                }
-                let memtable = &view.tables[number].memtable;
-                let end = count.min(found.len() + LOCATED_PER_LOCK);
-                found.extend(memtable.entries()[found.len()..end].iter().map(|entry| {
-                    let position = &entry.position;
-                    let next = snapshot.next(position.source, position.partition);
-                    // An entry that does not count now never will.
-                    let counts = entry.alive && position.offset >= next;
-                    counts
-                        .then(|| snapshot.locate(entry.hash, memtable.id(entry)))
-                        .flatten()
-                }));
-            }
-            located.push(found);
-        }
-        (epoch, located)
+        Ok(())
     }
 
     /// Forgets everything consumed beyond the snapshot, as after losing partitions.
-    pub fn reset(&self) {
-        let mut view = self.view.write();
-        let epoch = view.epoch + 1;
-        let fresh = Feed::new(view.snapshot.clone()).view.into_inner();
-        *view = View { epoch, ..fresh };
+    pub async fn reset(&self) {
+        let writing = self.writing().await;
+        let (epoch, snapshot) = self.read(|view| (view.epoch + 1, view.snapshot.clone()));
+        let fresh = View::empty(self.dim, snapshot);
+        writing.swap(View { epoch, ..fresh });
+    }
+}
+
+impl Writing<'_> {
+    /// Changes the view under its lock, where nothing may wait.
+    pub fn append<T>(&self, write: impl FnOnce(&mut Appender<'_>) -> T) -> T {
+        let mut view = self.feed.view.write();
+        write(&mut Appender { view: &mut view })
+    }
+
+    fn swap(&self, next: View) {
+        let before = std::mem::replace(&mut *self.feed.view.write(), next);
+        // Here and not under the lock: it takes a while, and the active memtable is not
+        // ours alone before.
+        drop(before);
     }
 }
 
@@ -433,8 +415,9 @@ impl Appender<'_> {
         self.view
     }
 
-    /// Takes a record that passed every check.
-    pub fn accept(&mut self, record: &Accepted<'_>) -> Verdict {
+    /// Takes a record that passed every check. `located` is the snapshot's entry of its
+    /// key; it counts for nothing where the view shows the key already.
+    pub fn accept(&mut self, record: &Accepted<'_>, located: Option<Location>) -> Verdict {
         let before = self.applied_or_start(record.position.source, record.position.partition);
         self.active().begin(
             record.position.source,
@@ -442,7 +425,7 @@ impl Appender<'_> {
             before.next,
             before.log_time,
         );
-        self.view.insert(record)
+        self.view.insert(record, located)
     }
 
     /// Moves the partition past `to`: counts refused records and offsets without one.

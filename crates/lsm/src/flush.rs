@@ -21,11 +21,11 @@ use ulid::Ulid;
 use vexlake_manifest::{Head, ManifestError, State};
 use vexlake_segment::{Built, Delete, Row, SegmentMeta, SegmentWriter, upload};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Incarnation};
 use crate::memtable::{Entry, EntryIndex, Memtable};
 use crate::shadow::Shadows;
-use crate::snapshot::{Location, Snapshot, locate};
+use crate::snapshot::{Key, Location, Snapshot, locate_many};
 use crate::state::{Delta, IncarnationState, Ledger, Range};
 
 /// What a flush did.
@@ -59,7 +59,7 @@ impl Incarnation {
     /// `FENCED` when the incarnation is retired; `CONFLICT` after too many lost races;
     /// store errors. Nothing is lost on an error: a later flush takes it up again.
     pub async fn flush(&self) -> Result<Flushed> {
-        self.feed.seal(0);
+        self.feed.seal(0).await;
         self.flush_sealed().await
     }
 
@@ -78,7 +78,7 @@ impl Incarnation {
             self.flush_one(&memtable, &mut flushed).await?;
             if !flushed.lost.is_empty() {
                 // What is buffered beyond a lost partition's checkpoint is the new owner's now.
-                self.feed.reset();
+                self.feed.reset().await;
             }
         }
         Ok(flushed)
@@ -116,9 +116,15 @@ impl Incarnation {
                 (self.context.components.crash)("flush:uploaded");
             }
             share = Some(ours.clone());
-            let shadows = self
-                .shadows(memtable, &ours, segment.as_ref(), &head, &mut probe)
-                .await?;
+            let shadows = self.shadows(memtable, &ours, segment.as_ref(), &head, &mut probe);
+            let shadows = match shadows.await {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    // Merged away and swept under the look-up: a newer head says what is there.
+                    self.manifest.refresh().await?;
+                    continue;
+                }
+                shadows => shadows?,
+            };
             let adds: Vec<SegmentMeta> = segment.iter().cloned().collect();
             let delta = Delta::Append {
                 ranges: ours.ranges.clone(),
@@ -218,10 +224,8 @@ impl Incarnation {
                 Arc::new(opened)
             }
         };
-        let bits = tokio::task::block_in_place(|| {
-            probe.update(memtable, ours, &snapshot);
-            probe.bits(memtable, ours, segment, &snapshot)
-        });
+        probe.update(memtable, ours, &snapshot).await?;
+        let bits = tokio::task::block_in_place(|| probe.bits(memtable, ours, segment, &snapshot));
         Ok(Shadows::place(bits, &self.store, self.manifest.mint()).await?)
     }
 }
@@ -355,25 +359,33 @@ struct Probe {
 impl Probe {
     /// Brings the findings up to a snapshot: probes the segments not seen yet, and
     /// forgets what is no longer live.
-    fn update(&mut self, memtable: &Memtable, ours: &Share, snapshot: &Snapshot) {
+    async fn update(
+        &mut self,
+        memtable: &Memtable,
+        ours: &Share,
+        snapshot: &Snapshot,
+    ) -> Result<()> {
         self.found.resize(ours.entries.len(), None);
-        let added: Vec<_> = snapshot
+        let added = snapshot
             .segments
             .iter()
-            .filter(|(id, _)| !self.probed.contains(id))
-            .map(|(_, view)| view)
+            .filter(|(id, _)| !self.probed.contains(id));
+        let keys: Vec<Key<'_>> = ours
+            .entries(memtable)
+            .map(|entry| (entry.hash, memtable.id(entry)))
             .collect();
-        for (entry, found) in ours.entries(memtable).zip(&mut self.found) {
+        let located = locate_many(added.map(|(_, view)| view), &keys).await?;
+        for (found, newer) in self.found.iter_mut().zip(located) {
             let live = |l: &Location| {
                 snapshot
                     .segments
                     .get(&l.segment)
                     .is_some_and(|view| !view.shadow.contains(l.entry))
             };
-            let newer = locate(added.iter().copied(), entry.hash, memtable.id(entry));
             *found = newer.or(found.filter(live));
         }
         self.probed.extend(snapshot.segments.keys());
+        Ok(())
     }
 
     fn bits(

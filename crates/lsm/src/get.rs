@@ -1,4 +1,7 @@
 //! Newest entries by key, out of the same views that searches use.
+//!
+//! All keys of a call are looked up together: first in the feed, under one look at the
+//! view; then what it does not hold in the snapshot of that view.
 
 use vexlake_segment::key_hash;
 
@@ -6,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::feed::View;
 use crate::incarnation::Incarnation;
 use crate::search::Scope;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Key, Location};
 
 /// Which parts of a record to read.
 #[derive(Clone, Copy, Debug)]
@@ -75,24 +78,36 @@ impl Incarnation {
     }
 
     async fn get_view(&self, ids: &[&str], scope: Scope, want: Want) -> Result<Vec<Option<Got>>> {
-        let mut found = Vec::with_capacity(ids.len());
-        let at = match scope {
-            Scope::At(version) => Some(self.at(version).await?),
-            Scope::Snapshot => Some(self.snapshot()),
-            Scope::Fresh => None,
+        let none = || vec![None; ids.len()];
+        let (snapshot, mut found) = match scope {
+            Scope::At(version) => (self.at(version).await?, none()),
+            Scope::Snapshot => (self.snapshot(), none()),
+            Scope::Fresh => self.feed.read(|view| {
+                let found = ids.iter().map(|id| {
+                    let (table, index) = view.find(key_hash(id), id)?;
+                    copy_out(view, table, index, want)
+                });
+                (view.snapshot.clone(), found.collect())
+            }),
         };
-        for id in ids {
-            let hash = key_hash(id);
-            let place = match &at {
-                Some(snapshot) => Err(snapshot.clone()),
-                None => self.feed.read(|view| match view.find(hash, id) {
-                    Some((table, index)) => Ok(copy_out(view, table, index, want)),
-                    None => Err(view.snapshot.clone()),
-                }),
-            };
-            found.push(match place {
-                Ok(got) => got,
-                Err(snapshot) => read_out(&snapshot, hash, id, want).await?,
+        let (places, keys): (Vec<usize>, Vec<Key<'_>>) = (0..ids.len())
+            .filter(|place| found[*place].is_none())
+            .map(|place| (place, (key_hash(ids[place]), ids[place])))
+            .unzip();
+        let located = snapshot.locate_many(&keys).await?;
+        let (places, located): (Vec<usize>, Vec<Location>) = places
+            .into_iter()
+            .zip(located)
+            .filter_map(|(place, location)| Some((place, location?)))
+            .unzip();
+        let parts = snapshot.read(&located, want).await?;
+        for ((place, location), parts) in places.into_iter().zip(located).zip(parts) {
+            found[place] = Some(Got {
+                deleted: location.deleted,
+                vector: parts.vector,
+                attrs: parts.attrs,
+                partition: location.position.partition,
+                offset: location.position.offset,
             });
         }
         Ok(found)
@@ -113,27 +128,4 @@ fn copy_out(view: &View, table: usize, index: u32, want: Want) -> Option<Got> {
         partition: entry.position.partition,
         offset: entry.position.offset,
     })
-}
-
-async fn read_out(snapshot: &Snapshot, hash: u64, id: &str, want: Want) -> Result<Option<Got>> {
-    let Some(location) = snapshot.locate(hash, id) else {
-        return Ok(None);
-    };
-    let reader = &snapshot.segments[&location.segment].reader;
-    let vector = match want.vector && !location.deleted {
-        true => Some(reader.vector(location.entry).await?),
-        false => None,
-    };
-    let attrs = match want.attrs && !location.deleted {
-        true => reader.attrs(&[location.entry]).await?.pop().flatten(),
-        false => None,
-    };
-    let position = location.position;
-    Ok(Some(Got {
-        deleted: location.deleted,
-        vector,
-        attrs,
-        partition: position.partition,
-        offset: position.offset,
-    }))
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use ulid::Ulid;
 use vexlake_manifest::{Author, Context as Components, Head, Manifest, ManifestError, State};
-use vexlake_segment::VectorCache;
+use vexlake_segment::BlockCache;
 use vexlake_store::Store;
 
 use crate::compact::{Policy, Spec, plan_compaction};
@@ -28,8 +28,8 @@ pub struct Context {
     pub components: Components,
     /// Where segments are built before they are uploaded.
     pub spool: PathBuf,
-    /// Blocks of exact vectors, shared by all segments.
-    pub cache: VectorCache,
+    /// Blocks of exact vectors and index pages, shared by all segments.
+    pub cache: BlockCache,
     /// Threads that scan.
     pub pools: Pools,
 }
@@ -124,7 +124,7 @@ impl Incarnation {
         }
         let opened = Snapshot::open(&self.store, &self.context.cache, head, Some(&current)).await?;
         let opened = Arc::new(opened);
-        tokio::task::block_in_place(|| self.feed.advance(opened.clone()));
+        self.feed.advance(opened.clone()).await?;
         Ok(opened)
     }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use ulid::Ulid;
 use vexlake_manifest::{Author, Context as Components, Manifest, ManifestError};
-use vexlake_segment::VectorCache;
+use vexlake_segment::BlockCache;
 use vexlake_store::{Store, StoreConfig};
 
 use self::open::{check_name, check_schema, open_catalog, open_info, prepare_spool};
@@ -47,7 +47,7 @@ pub struct LakeOptions {
     /// Local directory for segments under construction; created, and emptied of what
     /// an earlier run left.
     pub spool: PathBuf,
-    /// RAM for exact vectors.
+    /// RAM for exact vectors and index pages.
     pub cache_bytes: usize,
     /// Clock, randomness, crash points.
     pub components: Components,
@@ -88,7 +88,7 @@ impl Lake {
             author: options.author,
             components: options.components,
             spool: options.spool,
-            cache: VectorCache::new(options.cache_bytes),
+            cache: BlockCache::new(options.cache_bytes),
             pools: Pools::new(options.search_threads)?,
         };
         let catalog = open_catalog(&store, &context).await?;
@@ -110,8 +110,8 @@ impl Lake {
         }
     }
 
-    /// The cache of exact vectors.
-    pub fn cache(&self) -> &VectorCache {
+    /// The cache of exact vectors and index pages.
+    pub fn cache(&self) -> &BlockCache {
         &self.context.cache
     }
 

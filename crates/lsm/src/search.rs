@@ -6,15 +6,17 @@
 //! 2. Scan the blocks of all segments on the search pool, for all queries of the group,
 //!    so pipelined requests share the pass over memory: first what the cache holds, in
 //!    one go, then the missing blocks in waves of parallel reads.
-//! 3. Merge, name the rows, and read attributes of the winners where asked.
+//! 3. Merge, and in one round for the whole group read ids and, where asked, attributes
+//!    of the winners.
 //!
 //! Hidden rows are masked during the scan, never removed afterwards, so k results
 //! come back whenever k records are live.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use futures::future::{try_join, try_join_all};
 use futures::{StreamExt, TryStreamExt};
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
@@ -146,13 +148,9 @@ impl Incarnation {
                 Candidate { key, place }
             }));
         }
-        let mut hits = Vec::with_capacity(queries.len());
-        for (query, list) in queries.iter().zip(found) {
-            hits.push(finish(query, metric, list, &views).await?);
-        }
         Ok(Answers {
             version: snapshot.version(),
-            hits,
+            hits: finish(queries, metric, found, &views).await?,
             rows_scanned: rows,
         })
     }
@@ -336,7 +334,6 @@ fn scan_block(
 ) {
     let first = block.first_row;
     let rows = first..first + block.rows();
-    let norms = &view.reader.norms()[rows.start as usize..rows.end as usize];
     let masked = view.shadow.range_cardinality(rows.clone()) > 0
         || feed.is_some_and(|bits| bits.range_cardinality(rows.clone()) > 0);
     let hidden = |row: u32| {
@@ -345,53 +342,73 @@ fn scan_block(
     let mask: Option<&dyn Fn(u32) -> bool> = if masked { Some(&hidden) } else { None };
     let base = (number as u64) << 32 | u64::from(first);
     for (query, top) in queries.iter().zip(tops) {
-        scan(query, block.values(), norms, mask, base, top);
+        scan(query, block.values(), block.norms(), mask, base, top);
     }
 }
 
+/// Winners of one segment, those of all queries together.
+#[derive(Default)]
+struct Winners {
+    rows: Vec<u32>,
+    /// Those of queries that want attributes.
+    rows_with_attrs: Vec<u32>,
+}
+
+/// Cuts the lists to what was asked for and names what is left.
 async fn finish(
-    query: &Search,
+    queries: &[Search],
     metric: Metric,
-    mut list: Vec<Candidate>,
+    mut lists: Vec<Vec<Candidate>>,
     views: &[&SegmentView],
-) -> Result<Vec<Hit>> {
-    list.sort_by(|a, b| a.key.partial_cmp(&b.key).unwrap_or(Ordering::Equal));
-    list.truncate(query.k);
-    if let Some(min) = query.score_min {
-        list.retain(|candidate| metric.score(candidate.key) >= min);
-    }
-    let mut attrs: HashMap<(usize, u32), String> = HashMap::new();
-    if query.with_attrs {
-        let mut wanted: HashMap<usize, Vec<u32>> = HashMap::new();
-        for candidate in &list {
+) -> Result<Vec<Vec<Hit>>> {
+    let mut winners: BTreeMap<usize, Winners> = BTreeMap::new();
+    for (query, list) in queries.iter().zip(&mut lists) {
+        list.sort_by(|a, b| a.key.partial_cmp(&b.key).unwrap_or(Ordering::Equal));
+        list.truncate(query.k);
+        if let Some(min) = query.score_min {
+            list.retain(|candidate| metric.score(candidate.key) >= min);
+        }
+        for candidate in list {
             if let Place::Segment { number, row } = candidate.place {
-                wanted.entry(number).or_default().push(row);
+                let of_segment = winners.entry(number).or_default();
+                of_segment.rows.push(row);
+                if query.with_attrs {
+                    of_segment.rows_with_attrs.push(row);
+                }
             }
         }
-        for (number, rows) in wanted {
-            let texts = views[number].reader.attrs(&rows).await?;
-            let named = rows.into_iter().zip(texts);
-            attrs.extend(named.filter_map(|(row, text)| Some(((number, row), text?))));
-        }
     }
-    Ok(list
-        .into_iter()
-        .map(|Candidate { key, place }| {
+    let reads = winners.iter().map(|(number, winners)| async move {
+        let reader = &views[*number].reader;
+        let ids = reader.ids(&winners.rows);
+        let attrs = reader.attrs(&winners.rows_with_attrs);
+        let (ids, attrs) = try_join(ids, attrs).await?;
+        Ok::<_, Error>((*number, (ids.into_iter(), attrs.into_iter())))
+    });
+    let mut named: HashMap<usize, _> = try_join_all(reads).await?.into_iter().collect();
+    let mut finished = Vec::with_capacity(lists.len());
+    for (query, list) in queries.iter().zip(lists) {
+        let mut hits = Vec::with_capacity(list.len());
+        for Candidate { key, place } in list {
             let (id, attrs) = match place {
                 Place::Feed { id, attrs } => (id, attrs),
-                Place::Segment { number, row } => (
-                    views[number].reader.id(row).to_owned(),
-                    attrs.remove(&(number, row)),
-                ),
+                Place::Segment { number, .. } => {
+                    // In the order in which they were asked for above.
+                    let (ids, attrs) = named.get_mut(&number).expect("asked for above");
+                    let attrs = if query.with_attrs { attrs.next() } else { None };
+                    (ids.next().unwrap_or_default(), attrs.flatten())
+                }
             };
-            Hit {
+            hits.push(Hit {
                 id,
                 distance: metric.distance(key),
                 score: metric.score(key),
                 attrs,
-            }
-        })
-        .collect())
+            });
+        }
+        finished.push(hits);
+    }
+    Ok(finished)
 }
 
 #[cfg(test)]

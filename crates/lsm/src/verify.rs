@@ -22,11 +22,13 @@ use vexlake_segment::{Position, key_hash};
 use crate::error::{Error, Result};
 use crate::incarnation::Incarnation;
 use crate::record::{self, Format, Op};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Key, Snapshot};
 use crate::state::{Checkpoint, Ledger};
 
 /// Differences listed in a report: enough to start looking, small enough to read.
 const EXAMPLES_MAX: usize = 10;
+/// Keys looked up together: so many that each index page is read a few times in all.
+const KEYS_PER_LOOKUP: usize = 1 << 18;
 
 /// The newest accepted record of a key, by the recount.
 struct Newest {
@@ -212,7 +214,10 @@ impl Verification {
     }
 
     /// Compares the recount with the lake.
-    pub fn finish(self) -> Report {
+    ///
+    /// # Errors
+    /// Read errors; `NOT_FOUND` when the recount took longer than its version was kept.
+    pub async fn finish(self) -> Result<Report> {
         let state = self.snapshot.state();
         let mut problems = Problems::default();
         let mut partitions = Vec::new();
@@ -239,7 +244,7 @@ impl Verification {
             );
         }
         let (missing, timing_dependent) = if recounted {
-            self.missing(&mut problems)
+            self.missing(&mut problems).await?
         } else {
             (0, 0)
         };
@@ -253,7 +258,7 @@ impl Verification {
         if duplicated > 0 {
             problems.add("duplicated", format!("{live} live entries for {keys} keys"));
         }
-        Report {
+        Ok(Report {
             ok: problems.count == 0,
             version: self.snapshot.version(),
             offsets: partitions.iter().map(|p| p.next - p.start).sum(),
@@ -268,7 +273,7 @@ impl Verification {
             recounted,
             partitions,
             problems: problems.lines,
-        }
+        })
     }
 
     fn live_entries(&self) -> u64 {
@@ -333,10 +338,14 @@ impl Verification {
         }
     }
 
-    fn missing(&self, problems: &mut Problems) -> (u64, u64) {
+    async fn missing(&self, problems: &mut Problems) -> Result<(u64, u64)> {
         let (mut missing, mut timing_dependent) = (0, 0);
-        for (id, newest) in &self.keys {
-            let found = self.snapshot.locate(key_hash(id), id);
+        let keys: Vec<Key<'_>> = self.keys.keys().map(|id| (key_hash(id), &**id)).collect();
+        let mut located = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(KEYS_PER_LOOKUP) {
+            located.extend(self.snapshot.locate_many(keys).await?);
+        }
+        for ((id, newest), found) in self.keys.iter().zip(located) {
             let same = |l: &crate::snapshot::Location| {
                 let (a, b) = (&l.position, &newest.position);
                 (a.source, a.partition, a.offset, l.deleted)
@@ -362,7 +371,7 @@ impl Verification {
                 ),
             );
         }
-        (missing, timing_dependent)
+        Ok((missing, timing_dependent))
     }
 }
 

@@ -205,7 +205,11 @@ impl Lake {
                 incarnation,
                 bytes_min,
             } => {
-                self.incarnation(&incarnation).await?.feed.seal(bytes_min);
+                self.incarnation(&incarnation)
+                    .await?
+                    .feed
+                    .seal(bytes_min)
+                    .await;
                 json!({})
             }
             Command::Cancel { job } => {

@@ -19,7 +19,7 @@ struct OpenOptions {
     role: String,
     instance: String,
     spool_dir: PathBuf,
-    /// Bytes of exact vectors kept in RAM.
+    /// Bytes of exact vectors and index pages kept in RAM.
     #[serde(default = "default_cache_bytes")]
     cache_bytes: usize,
     /// `<point>:<n>`: SIGKILL ourselves the n-th time the point is passed.

@@ -152,11 +152,8 @@ impl Lake {
             }
             "finish" => {
                 let found = self.verifications.lock().remove(&step.session);
-                json(
-                    &found
-                        .ok_or_else(|| missing("a session that was begun"))?
-                        .finish(),
-                )
+                let verification = found.ok_or_else(|| missing("a session that was begun"))?;
+                json(&verification.finish().await?)
             }
             other => Err(invalid(format!(
                 "verify step is {other:?}, allowed are begin, add and finish"

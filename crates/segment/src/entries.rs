@@ -1,13 +1,12 @@
-//! The entries of a segment in memory, column by column: what the writer gathers
-//! while rows stream past, and what the reader holds once the index is parsed.
+//! The entries of a segment in memory, column by column: what the writer, or the
+//! rebuilding of an index, gathers while rows stream past.
 //!
-//! Memory per entry: id bytes + 4, position 24, event time 8; per record also
-//! norm 4 and checksum 4. A million records with 20-byte ids take 64 MB.
+//! Memory per entry: id bytes + 4, position 24, event time 8; per record also its
+//! checksum, 4. A million records with 20-byte ids take 60 MB.
 
 use crate::error::{Result, SegmentError};
 use crate::hash::EntryHash;
 use crate::record::{Delete, EVENT_TIME_NONE, Position, Row};
-use vexlake_distance::kernels;
 
 /// Ordinals are u32 and so are offsets into the id bytes. Both end well below
 /// u32::MAX, so that counts and sums never overflow.
@@ -15,7 +14,7 @@ const ENTRIES_MAX: usize = u32::MAX as usize / 2;
 const ID_BYTES_TOTAL_MAX: usize = u32::MAX as usize / 2;
 
 /// Invariant: records come before deletes; every column has one value per entry,
-/// `norms` and `row_crcs` one per record, `id_offsets` one more than entries.
+/// `row_crcs` one per record, `id_offsets` one more than entries.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Entries {
     pub(crate) rows: u32,
@@ -27,7 +26,6 @@ pub(crate) struct Entries {
     pub(crate) sources: Vec<u32>,
     pub(crate) partitions: Vec<u32>,
     pub(crate) event_times: Vec<i64>,
-    pub(crate) norms: Vec<f32>,
     pub(crate) row_crcs: Vec<u32>,
     pub(crate) hash: EntryHash,
 }
@@ -44,7 +42,6 @@ impl Entries {
             sources: vec![],
             partitions: vec![],
             event_times: vec![],
-            norms: vec![],
             row_crcs: vec![],
             hash: EntryHash::default(),
         }
@@ -65,7 +62,6 @@ impl Entries {
             ));
         }
         let ordinal = self.push_entry(row.id, row.event_time, &row.position)?;
-        self.norms.push((kernels().norm)(row.vector));
         self.row_crcs.push(row_crc(row.vector));
         self.hash += EntryHash::of_row(row.id, &row.position);
         self.rows += 1;
@@ -113,23 +109,6 @@ impl Entries {
     pub(crate) fn id(&self, ordinal: u32) -> &str {
         let ordinal = ordinal as usize;
         &self.ids[self.id_offsets[ordinal] as usize..self.id_offsets[ordinal + 1] as usize]
-    }
-
-    /// The position of an ordinal. Panics where there is none.
-    pub(crate) fn position(&self, ordinal: u32) -> Position {
-        let ordinal = ordinal as usize;
-        Position {
-            source: self.sources[ordinal],
-            log_time: self.log_times[ordinal],
-            partition: self.partitions[ordinal],
-            offset: self.offsets[ordinal],
-        }
-    }
-
-    /// The event time of an ordinal. Panics where there is none.
-    pub(crate) fn event_time(&self, ordinal: u32) -> Option<i64> {
-        let time = self.event_times[ordinal as usize];
-        (time != EVENT_TIME_NONE).then_some(time)
     }
 
     /// The least and greatest log time; (0, 0) without entries.

@@ -4,19 +4,20 @@
 //! ```text
 //! seg/<ulid>/data.parquet     records: id, vector, attrs, times, position
 //! seg/<ulid>/deletes.parquet  keys deleted; only where there are any
-//! seg/<ulid>/index.vxi        page map, checksums, norms, ids, key filter and table
+//! seg/<ulid>/index.vxi        page map, checksums, key filter, keys and entries by page
 //! ```
 //! How it is put together:
 //! 1. [`SegmentWriter`] takes records and deletes, writes the Parquet files in
 //!    bounded slices, then derives the index; [`upload`] makes them durable.
-//! 2. [`SegmentReader`] reads the index whole and everything else by ranges:
-//!    vectors straight from their pages without decoding, attributes by page.
+//! 2. [`SegmentReader`] reads the head of the index and everything else by ranges:
+//!    keys and entries by index page, vectors straight from their Parquet pages
+//!    without decoding, attributes by page. Pages and blocks share one bounded cache.
 //! 3. [`rebuild_index`] derives the same index, byte for byte, from Parquet alone.
 //!
 //! **Checksums.** parquet-rs writes none, so we keep our own, and nothing reaches
 //! a decoder unchecked: vectors by a CRC32C per row as they enter the cache, all
 //! other pages by a CRC32C per page, the Parquet footer by its copy in the index,
-//! index sections by a CRC32C each, and whole files by the CRC32C in
+//! resident index sections by a CRC32C each, and whole files by the CRC32C in
 //! [`SegmentMeta`] wherever a whole file is read. Per page and not per row,
 //! because what must be kept from damage is the decoder: a page that matches its
 //! checksum is the page that was written.
@@ -41,11 +42,11 @@ mod rebuild;
 mod record;
 mod writer;
 
-pub use cache::{CacheStats, VectorBlock, VectorCache};
+pub use cache::{BlockCache, CacheStats, VectorBlock};
 pub use error::{SegmentError, SegmentErrorKind};
 pub use hash::{EntryHash, key_hash};
 pub use meta::{DATA_FILE, DELETES_FILE, FileMeta, INDEX_FILE, SegmentMeta, SegmentSchema};
-pub use reader::{RowBatch, SegmentReader};
+pub use reader::{EntryBatch, Found, RowBatch, SegmentReader};
 pub use rebuild::rebuild_index;
 pub use record::{ATTRS_BYTES_MAX, DIM_MAX, Delete, ID_BYTES_MAX, Position, Row};
 pub use writer::{Built, SegmentWriter, upload};

@@ -63,6 +63,10 @@ pub struct SegmentMeta {
     pub deletes: u32,
     /// Its files: data, deletes where there are any, index.
     pub files: Vec<FileMeta>,
+    /// How many bytes from the end of [`INDEX_FILE`] open the segment: one ranged read.
+    /// 0 in metas of index format 1, whose index is derived again from Parquet.
+    #[serde(with = "text", default)]
+    pub index_head_bytes: u64,
     /// The least log time of an entry in ms; 0 without entries.
     #[serde(with = "text")]
     pub log_time_min: i64,

@@ -96,7 +96,8 @@ pub(crate) fn survey<R: ChunkReader>(
     };
     for page in &layout.vector_pages {
         let values = read(page.values_at, page.rows as usize * schema.vector_bytes())?;
-        check_rows(schema, entries, page.first_row, page.values_at, &values)?;
+        let crcs = &entries.row_crcs[page.first_row as usize..];
+        check_rows(schema, crcs, page.first_row, page.values_at, &values)?;
     }
     for page in &mut layout.pages {
         page.crc32c = crc32c::crc32c(&read(page.at, page.bytes as usize)?);
@@ -108,15 +109,14 @@ pub(crate) fn survey<R: ChunkReader>(
     Ok(layout)
 }
 
-/// Checks consecutive rows, as raw bytes, against their checksums.
+/// Checks consecutive rows, as raw bytes, against their checksums, `first_row`'s first.
 pub(crate) fn check_rows(
     schema: &SegmentSchema,
-    entries: &Entries,
+    crcs: &[u32],
     first_row: u32,
     at: u64,
     values: &[u8],
 ) -> Result<()> {
-    let crcs = &entries.row_crcs[first_row as usize..];
     for (row, (bytes, expected)) in values
         .chunks_exact(schema.vector_bytes())
         .zip(crcs)

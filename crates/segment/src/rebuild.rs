@@ -13,7 +13,7 @@ use crate::columns::{
 use crate::entries::Entries;
 use crate::error::{Result, SegmentError};
 use crate::index::Index;
-use crate::meta::{DATA_FILE, DELETES_FILE, FileMeta, SegmentMeta, SegmentSchema};
+use crate::meta::{DATA_FILE, DELETES_FILE, FileMeta, INDEX_FILE, SegmentMeta, SegmentSchema};
 use crate::record::{Delete, Position, Row};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Int32Type, Int64Type, TimestampMillisecondType};
@@ -36,19 +36,6 @@ pub async fn rebuild_index(
     meta: &SegmentMeta,
     schema: &SegmentSchema,
 ) -> Result<Bytes> {
-    let index = rebuild(store, meta, schema).await?;
-    let bytes = index
-        .write(Vec::new())
-        .map_err(SegmentError::io(crate::INDEX_FILE))?;
-    Ok(Bytes::from(bytes))
-}
-
-/// As [`rebuild_index`], parsed.
-pub(crate) async fn rebuild(
-    store: &Store,
-    meta: &SegmentMeta,
-    schema: &SegmentSchema,
-) -> Result<Index> {
     schema.check()?;
     let data = copy_verified(store, meta.require(DATA_FILE)?).await?;
     let deletes = match meta.file(DELETES_FILE) {
@@ -56,7 +43,13 @@ pub(crate) async fn rebuild(
         None => None,
     };
     let (meta, schema) = (meta.clone(), *schema);
-    let derived = tokio::task::spawn_blocking(move || derive(&meta, schema, &data, deletes));
+    let derived = tokio::task::spawn_blocking(move || {
+        let index = derive(&meta, schema, &data, deletes)?;
+        let (bytes, _) = index
+            .write(Vec::new())
+            .map_err(SegmentError::io(INDEX_FILE))?;
+        Ok(Bytes::from(bytes))
+    });
     derived.await.map_err(SegmentError::worker)?
 }
 

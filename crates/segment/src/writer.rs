@@ -1,7 +1,7 @@
 //! Writing a segment.
 //!
 //! 1. `push` gathers records into slices of ≤ 1 MiB, which go to the Parquet
-//!    writer; what the index needs (ids, positions, norms, checksums) stays in
+//!    writer; what the index needs (ids, positions, checksums) stays in
 //!    memory. A row group closes at 8,192 rows or 16 MiB, because the Parquet
 //!    writer holds a whole one.
 //! 2. `delete` does the same with `deletes.parquet`, which is created by the
@@ -131,7 +131,7 @@ impl SegmentWriter {
             let out = ChecksumWriter::new(BufWriter::new(File::create(&path)?));
             index.write(out)
         };
-        let written = write().map_err(SegmentError::io(&path))?;
+        let (written, index_head_bytes) = write().map_err(SegmentError::io(&path))?;
         files.push((written.meta(INDEX_FILE), path));
 
         let (log_time_min, log_time_max) = index.entries.log_time_extent();
@@ -140,6 +140,7 @@ impl SegmentWriter {
             rows: index.entries.rows,
             deletes: index.entries.deletes,
             files: files.iter().map(|(file, _)| file.clone()).collect(),
+            index_head_bytes,
             log_time_min,
             log_time_max,
             hash: index.entries.hash,

@@ -3,10 +3,10 @@
 
 mod common;
 
-use common::{Entry, Fixture, assert_holds};
+use common::{Entry, Fixture, assert_entries, assert_holds};
 use vexlake_segment::{
-    DATA_FILE, DELETES_FILE, INDEX_FILE, SegmentError, SegmentErrorKind, SegmentReader,
-    VectorCache, rebuild_index,
+    BlockCache, DATA_FILE, DELETES_FILE, INDEX_FILE, SegmentError, SegmentErrorKind, SegmentReader,
+    rebuild_index,
 };
 
 const DIM: u32 = 3;
@@ -101,10 +101,7 @@ async fn should_answer_rightly_whatever_byte_of_the_index_is_flipped() {
     flip_every_byte(&fixture, INDEX_FILE, async |_| {
         let segment = fixture.open().await;
         assert!(read_all(&segment, &fixture.entries).await.is_empty());
-        for (ordinal, entry) in fixture.entries.iter().enumerate() {
-            assert_eq!(segment.find(&entry.id), Some(ordinal as u32));
-            assert_eq!(segment.position(ordinal as u32), entry.position);
-        }
+        assert_entries(&segment, &fixture.entries).await;
         rebuilt += usize::from(segment.is_rebuilt());
     })
     .await;
@@ -118,7 +115,7 @@ async fn should_name_the_damage_when_index_and_parquet_are_both_damaged() {
         std::fs::write(fixture.path(INDEX_FILE), b"not an index").expect("writes");
         let good = std::fs::read(fixture.path(name)).expect("reads");
         flip_every_byte(&fixture, name, async |at| {
-            let cache = VectorCache::new(1 << 20);
+            let cache = BlockCache::new(1 << 20);
             let opened =
                 SegmentReader::open(fixture.store.clone(), &fixture.meta, &fixture.schema, cache)
                     .await;
@@ -166,7 +163,7 @@ async fn should_say_not_found_when_the_data_is_gone() {
         assert_eq!(error.kind(), SegmentErrorKind::NotFound, "{error}");
     }
     fixture.store.delete(INDEX_FILE).await.expect("deletes");
-    let cache = VectorCache::new(1 << 20);
+    let cache = BlockCache::new(1 << 20);
     let opened =
         SegmentReader::open(fixture.store.clone(), &fixture.meta, &fixture.schema, cache).await;
     assert_eq!(opened.expect_err("gone").kind(), SegmentErrorKind::NotFound);

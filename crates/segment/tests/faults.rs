@@ -5,12 +5,12 @@ mod common;
 use common::{Fixture, assert_holds, build, entries, schema};
 use ulid::Ulid;
 use vexlake_segment::{
-    DATA_FILE, INDEX_FILE, SegmentErrorKind, SegmentReader, VectorCache, rebuild_index, upload,
+    BlockCache, DATA_FILE, INDEX_FILE, SegmentErrorKind, SegmentReader, rebuild_index, upload,
 };
 use vexlake_store::{Fault, Faults, Op, Rule, Store};
 
 async fn open(fixture: &Fixture, store: Store) -> SegmentReader {
-    let cache = VectorCache::new(1 << 20);
+    let cache = BlockCache::new(1 << 20);
     SegmentReader::open(store, &fixture.meta, &fixture.schema, cache)
         .await
         .expect("opens")
@@ -57,8 +57,8 @@ async fn should_refuse_wrong_ranges_and_flipped_bytes() {
 #[tokio::test]
 async fn should_serve_from_parquet_when_the_index_arrives_damaged() {
     let fixture = Fixture::new(50, 5, 8).await;
-    for fault in [Fault::Flip(70), Fault::Truncate(1)] {
-        let faults = Faults::scripted([Rule::every(Op::Get, INDEX_FILE, fault)]);
+    for fault in [Fault::Flip(70), Fault::Truncate(1), Fault::WrongRange] {
+        let faults = Faults::scripted([Rule::every(Op::Ranges, INDEX_FILE, fault)]);
         let segment = open(&fixture, fixture.store.clone().with_faults(faults)).await;
         assert!(segment.is_rebuilt());
         assert_holds(&segment, &fixture.entries).await;
@@ -68,9 +68,9 @@ async fn should_serve_from_parquet_when_the_index_arrives_damaged() {
 #[tokio::test]
 async fn should_not_rebuild_when_the_store_only_does_not_answer() {
     let fixture = Fixture::new(50, 5, 8).await;
-    let faults = Faults::scripted([Rule::every(Op::Get, INDEX_FILE, Fault::FailBefore)]);
+    let faults = Faults::scripted([Rule::every(Op::Ranges, INDEX_FILE, Fault::FailBefore)]);
     let store = fixture.store.clone().with_faults(faults);
-    let cache = VectorCache::new(1 << 20);
+    let cache = BlockCache::new(1 << 20);
     let opened = SegmentReader::open(store, &fixture.meta, &fixture.schema, cache).await;
     assert_eq!(
         opened.expect_err("no answer").kind(),
@@ -97,7 +97,7 @@ async fn should_finish_an_upload_that_is_repeated_after_a_lost_reply() {
         let failing = upload(&store.clone().with_faults(faults), &built).await;
         assert!(failing.is_err());
         upload(&store, &built).await.expect("uploads");
-        let cache = VectorCache::new(1 << 20);
+        let cache = BlockCache::new(1 << 20);
         let segment = SegmentReader::open(store, &built.meta, &schema(4), cache)
             .await
             .expect("opens");

@@ -1,19 +1,17 @@
-//! The segment of `schemas/fixtures/segment-v1`, written once by format 1 and
-//! never again: today's program must read it as it was meant then.
+//! The segments of `schemas/fixtures`, each written once by its format and never
+//! again: today's program must read them as they were meant then. The index of format 1
+//! is not read any more; it is derived again from its Parquet files.
 
 mod common;
 
 use common::{Entry, assert_holds};
 use vexlake_distance::Metric;
 use vexlake_segment::{
-    INDEX_FILE, Position, SegmentMeta, SegmentReader, SegmentSchema, VectorCache, rebuild_index,
+    BlockCache, INDEX_FILE, Position, SegmentMeta, SegmentReader, SegmentSchema, rebuild_index,
 };
 use vexlake_store::Store;
 
-const FOLDER: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../../schemas/fixtures/segment-v1"
-);
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas/fixtures");
 const SCHEMA: SegmentSchema = SegmentSchema {
     dim: 4,
     metric: Metric::L2,
@@ -90,16 +88,19 @@ fn entries() -> Vec<Entry> {
     ]
 }
 
-fn meta() -> SegmentMeta {
-    let text = std::fs::read_to_string(format!("{FOLDER}/meta.json")).expect("the fixture");
-    serde_json::from_str(&text).expect("parses")
+fn meta_text(format: u32) -> String {
+    std::fs::read_to_string(format!("{FIXTURES}/segment-v{format}/meta.json")).expect("the fixture")
 }
 
-fn copy() -> (tempfile::TempDir, Store) {
+fn meta(format: u32) -> SegmentMeta {
+    serde_json::from_str(&meta_text(format)).expect("parses")
+}
+
+fn copy(format: u32) -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().expect("a folder");
-    for file in meta().files {
+    for file in meta(format).files {
         std::fs::copy(
-            format!("{FOLDER}/{}", file.name),
+            format!("{FIXTURES}/segment-v{format}/{}", file.name),
             folder.path().join(&file.name),
         )
         .expect("copies");
@@ -108,39 +109,52 @@ fn copy() -> (tempfile::TempDir, Store) {
     (folder, store)
 }
 
-#[tokio::test]
-async fn should_read_the_segment_of_format_1() {
-    let (_folder, store) = copy();
-    let segment = SegmentReader::open(store, &meta(), &SCHEMA, VectorCache::new(1 << 20))
-        .await
-        .expect("opens");
-    assert!(!segment.is_rebuilt());
-    assert_holds(&segment, &entries()).await;
+async fn open(format: u32) -> (tempfile::TempDir, SegmentReader) {
+    let (folder, store) = copy(format);
+    let cache = BlockCache::new(1 << 20);
+    let segment = SegmentReader::open(store, &meta(format), &SCHEMA, cache).await;
+    (folder, segment.expect("opens"))
 }
 
 #[tokio::test]
-async fn should_derive_the_index_of_format_1_byte_for_byte() {
-    let (_folder, store) = copy();
-    let rebuilt = rebuild_index(&store, &meta(), &SCHEMA)
+async fn should_read_the_segment_of_format_2() {
+    let (_folder, segment) = open(2).await;
+    assert_holds(&segment, &entries()).await;
+    assert!(!segment.is_rebuilt());
+}
+
+#[tokio::test]
+async fn should_derive_the_index_of_format_2_byte_for_byte() {
+    let (_folder, store) = copy(2);
+    let rebuilt = rebuild_index(&store, &meta(2), &SCHEMA)
         .await
         .expect("rebuilds");
     assert_eq!(rebuilt, store.get(INDEX_FILE).await.expect("the index"));
 }
 
+#[tokio::test]
+async fn should_serve_the_segment_of_format_1_from_its_parquet() {
+    let (_folder, segment) = open(1).await;
+    assert!(segment.is_rebuilt());
+    assert_holds(&segment, &entries()).await;
+    assert_eq!(meta(1).index_head_bytes, 0);
+}
+
 #[test]
-fn should_read_the_meta_of_format_1() {
-    let meta = meta();
+fn should_read_the_metas_of_both_formats() {
+    for format in [1, 2] {
+        let meta = meta(format);
+        assert_eq!(
+            (meta.rows, meta.deletes, meta.created_ms),
+            (5, 2, 1_700_000_000_000)
+        );
+        assert_eq!(
+            (meta.log_time_min, meta.log_time_max),
+            (1_700_000_000_000, 1_700_000_000_009)
+        );
+    }
     assert_eq!(
-        (meta.rows, meta.deletes, meta.created_ms),
-        (5, 2, 1_700_000_000_000)
-    );
-    assert_eq!(
-        (meta.log_time_min, meta.log_time_max),
-        (1_700_000_000_000, 1_700_000_000_009)
-    );
-    let text = std::fs::read_to_string(format!("{FOLDER}/meta.json")).expect("the fixture");
-    assert_eq!(
-        serde_json::to_string_pretty(&meta).expect("serializes"),
-        text.trim_end()
+        serde_json::to_string_pretty(&meta(2)).expect("serializes"),
+        meta_text(2).trim_end()
     );
 }

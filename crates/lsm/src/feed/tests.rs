@@ -36,7 +36,7 @@ fn should_drop_a_sealed_table_once_a_snapshot_covers_all_of_it() {
         for partition in 0..2 {
             catch_up(&reader, &log, partition).await;
         }
-        reader.feed.seal(0);
+        reader.feed.seal(0).await;
         assert_eq!((tables(&reader), card(&reader)), (2, 2));
         catch_up(&writer, &log, 0).await;
         writer.flush().await.expect("flushed");
@@ -60,13 +60,13 @@ fn should_drop_a_sealed_table_once_a_snapshot_covers_all_of_it() {
 fn should_not_seal_an_empty_or_too_small_table() {
     run(async {
         let (_site, mut log, _writer, reader) = begun(1).await;
-        reader.feed.seal(0);
+        reader.feed.seal(0).await;
         assert_eq!(tables(&reader), 1);
         log.upsert(0, "a", 1, 1);
         catch_up(&reader, &log, 0).await;
-        reader.feed.seal(1 << 20);
+        reader.feed.seal(1 << 20).await;
         assert_eq!(tables(&reader), 1);
-        reader.feed.seal(1);
+        reader.feed.seal(1).await;
         assert_eq!(tables(&reader), 2);
     });
 }
@@ -114,7 +114,7 @@ fn should_let_the_newest_position_win_between_tables() {
         log.upsert(1, "b", 150, 4);
         catch_up(&reader, &log, 0).await;
         for end in 1..=4 {
-            reader.feed.seal(0);
+            reader.feed.seal(0).await;
             deliver(&reader, &log, 1, end - 1..end)
                 .await
                 .expect("appended");
@@ -388,7 +388,7 @@ fn should_not_swallow_records_when_the_feed_is_reset_while_a_batch_is_judged() {
         log.upsert(0, "x", 1, 1);
         log.upsert(0, "a", 2, 2);
         log.put(0, "x", 3, Change::SetVector([3.0, 3.0, 3.0]));
-        let reset = |writer: Arc<Incarnation>| async move { writer.feed.reset() };
+        let reset = |writer: Arc<Incarnation>| async move { writer.feed.reset().await };
         let (writer, appended, _site) = append_around(log.clone(), 2, 2..3, reset).await;
         let error =
             appended.expect_err("offset 1 is gone from the feed, so the batch leaves a gap");
@@ -397,6 +397,133 @@ fn should_not_swallow_records_when_the_feed_is_reset_while_a_batch_is_judged() {
         catch_up(&writer, &log, 0).await;
         check(&writer, &log, L2).await;
         assert_eq!(card(&writer), 2);
+    });
+}
+
+/// Key "x" in a segment, which the reader has opened or, for its second read, is yet to
+/// open; that read of an index can be held up by the test.
+async fn held_up(nth: u64) -> (Site, Log, Arc<Incarnation>, Arc<Faults>, Arc<Semaphore>) {
+    let (site, mut log) = (Site::new(L2, 2).await, Log::default());
+    let faults = Faults::scripted([]);
+    let store = site.store.clone().with_faults(faults.clone());
+    log.upsert(0, "x", 1, 1);
+    let writer = site.open("ingest").await;
+    let reader = site
+        .open_with(&store, "query", vexlake_manifest::crash::none())
+        .await
+        .expect("opened");
+    if nth == 1 {
+        catch_up(&writer, &log, 0).await;
+        writer.flush().await.expect("flushed");
+        reader.follow().await.expect("followed");
+    } else {
+        // What the reader has beyond that snapshot is to be looked up in it.
+        log.upsert(1, "x", 2, 2);
+        catch_up(&reader, &log, 1).await;
+        catch_up(&writer, &log, 0).await;
+        writer.flush().await.expect("flushed");
+    }
+    let gate = Arc::new(Semaphore::new(0));
+    let hold = Fault::Hold(gate.clone());
+    faults.add(Rule::nth(Op::Ranges, "index.vxi", nth, hold));
+    (site, log, reader, faults, gate)
+}
+
+#[test]
+fn should_let_readers_and_other_partitions_go_on_while_a_batch_looks_up_its_keys() {
+    run(async {
+        let (_site, mut log, reader, faults, gate) = held_up(1).await;
+        log.upsert(0, "x", 3, 3);
+        log.upsert(1, "z", 3, 4);
+        let appending = tokio::spawn({
+            let (reader, log) = (reader.clone(), log.clone());
+            async move { deliver(&reader, &log, 0, 1..2).await }
+        });
+        while faults.fired() == 0 {
+            tokio::task::yield_now().await;
+        }
+        catch_up(&reader, &log, 1).await;
+        reader.feed.seal(0).await;
+        assert_eq!((card(&reader), tables(&reader)), (2, 2));
+        gate.close();
+        appending.await.expect("no panic").expect("appended");
+        assert_eq!(applied(&reader, 0), 2);
+        check(&reader, &log, L2).await;
+    });
+}
+
+#[test]
+fn should_look_up_again_when_the_snapshot_is_replaced_while_a_batch_looks_up_its_keys() {
+    run(async {
+        let (site, mut log, reader, faults, gate) = held_up(1).await;
+        log.upsert(1, "x", 9, 3);
+        let appending = tokio::spawn({
+            let (reader, log) = (reader.clone(), log.clone());
+            async move { deliver(&reader, &log, 1, 0..1).await }
+        });
+        while faults.fired() == 0 {
+            tokio::task::yield_now().await;
+        }
+        log.upsert(0, "x", 5, 4);
+        let writer = site.open("ingest").await;
+        catch_up(&writer, &log, 0).await;
+        writer.flush().await.expect("flushed");
+        reader.follow().await.expect("followed");
+        assert_eq!((reader.snapshot().version(), applied(&reader, 1)), (2, 0));
+        gate.close();
+        appending.await.expect("no panic").expect("appended");
+        assert_eq!(card(&reader), 1);
+        check(&reader, &log, L2).await;
+    });
+}
+
+#[test]
+fn should_relate_what_arrives_while_a_newer_snapshot_is_looked_up() {
+    run(async {
+        for meanwhile in 0..3 {
+            // The head of the new segment is the first read, the look-up of "x" the second.
+            let (_site, mut log, reader, faults, gate) = held_up(2).await;
+            let following = tokio::spawn({
+                let reader = reader.clone();
+                async move { drop(reader.follow().await.expect("followed")) }
+            });
+            while faults.fired() == 0 {
+                tokio::task::yield_now().await;
+            }
+            log.upsert(1, "x", 0, 5);
+            log.upsert(1, "y", 9, 6);
+            log.upsert(0, "y", 10, 7);
+            match meanwhile {
+                0 => {}
+                1 => reader.feed.seal(0).await,
+                _ => reader.feed.reset().await,
+            }
+            catch_up(&reader, &log, 0).await;
+            catch_up(&reader, &log, 1).await;
+            check(&reader, &log, L2).await;
+            assert_eq!(reader.snapshot().version(), 0);
+            gate.close();
+            following.await.expect("no panic");
+            assert_eq!(reader.snapshot().version(), 1);
+            check(&reader, &log, L2).await;
+        }
+    });
+}
+
+#[test]
+fn should_keep_the_view_when_a_newer_snapshot_cannot_be_looked_up() {
+    run(async {
+        let (_site, log, reader, faults, gate) = held_up(2).await;
+        faults.clear();
+        faults.add(Rule::nth(Op::Ranges, "index.vxi", 2, Fault::Refuse));
+        drop(gate);
+        assert!(reader.follow().await.is_err());
+        assert_eq!((reader.snapshot().version(), card(&reader)), (0, 1));
+        check(&reader, &log, L2).await;
+        faults.clear();
+        reader.follow().await.expect("followed");
+        assert_eq!((reader.snapshot().version(), card(&reader)), (1, 1));
+        check(&reader, &log, L2).await;
     });
 }
 

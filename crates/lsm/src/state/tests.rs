@@ -27,6 +27,7 @@ fn segment(number: u64, rows: u32, deletes: u32) -> SegmentMeta {
         rows,
         deletes,
         files: Vec::new(),
+        index_head_bytes: 0,
         log_time_min: 0,
         log_time_max: 0,
         hash: hash(number),

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use ulid::Ulid;
 use vexlake_distance::Metric;
 use vexlake_manifest::{Author, Context as Components, CrashPoint, Manifest, crash};
-use vexlake_segment::{Position, VectorCache};
+use vexlake_segment::{BlockCache, Position};
 use vexlake_store::Store;
 
 pub use self::check::{check, check_scope, verify};
@@ -93,7 +93,7 @@ impl Site {
             components: self.components(crash),
             spool: self.directory.path().join("spool"),
             // One block of the tests' segments at a time: most reads go to the store.
-            cache: VectorCache::new(4096),
+            cache: BlockCache::new(4096),
             pools: Pools::new(2).expect("threads"),
         }
     }

@@ -111,7 +111,7 @@ fn should_stay_what_the_log_says_under_random_faults() {
 
 /// One flushed segment, another record in the feed.
 async fn begun() -> (Site, Log) {
-    let (site, mut log) = (Site::new(L1, 1).await, Log::default());
+    let (site, mut log) = (Site::new(L1, 2).await, Log::default());
     log.upsert(0, "a", 1, 1);
     log.upsert(0, "b", 2, 2);
     let writer = site.open("ingest").await;
@@ -241,7 +241,7 @@ fn should_answer_damaged_blocks_with_an_error_and_never_with_wrong_records() {
 #[test]
 fn should_keep_its_snapshot_while_the_store_is_away() {
     run(async {
-        let (site, log) = begun().await;
+        let (site, mut log) = begun().await;
         let faults = Faults::scripted([]);
         let store = site.store.clone().with_faults(faults.clone());
         let reader = site
@@ -257,9 +257,26 @@ fn should_keep_its_snapshot_while_the_store_is_away() {
         });
         assert!(reader.follow().await.is_err(), "the store is away");
         assert_eq!(reader.snapshot().version(), 1);
-        catch_up(&reader, &log, 0).await;
-        assert_eq!(reader.feed.read(|view| view.card()), 3, "the tail goes on");
+        let error = deliver(&reader, &log, 0, 2..4)
+            .await
+            .expect_err("b lies in a segment, and where cannot be read");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert_eq!(
+            applied(&reader, 0),
+            2,
+            "a batch is taken whole or not at all"
+        );
+        assert_eq!(reader.feed.read(|view| view.card()), 2);
+        log.upsert(1, "d", 5, 5);
+        catch_up(&reader, &log, 1).await;
+        assert_eq!(
+            reader.feed.read(|view| view.card()),
+            3,
+            "what no segment holds goes on"
+        );
         faults.clear();
+        catch_up(&reader, &log, 0).await;
+        assert_eq!(reader.feed.read(|view| view.card()), 4);
         reader.follow().await.expect("followed");
         check(&reader, &log, L1).await;
     });

@@ -129,8 +129,8 @@ async fn play(metric: Metric, steps: Vec<Step>) {
                     .expect("appended");
             }
             Step::Flush => assert!(writer.flush().await.expect("flushed").lost.is_empty()),
-            Step::Seal(Who::Writer) => writer.feed.seal(0),
-            Step::Seal(Who::Reader) => reader.feed.seal(0),
+            Step::Seal(Who::Writer) => writer.feed.seal(0).await,
+            Step::Seal(Who::Reader) => reader.feed.seal(0).await,
             Step::MergePlanned => {
                 for spec in writer.plan(&eager()) {
                     merge(&writer, &spec).await.expect("merged");

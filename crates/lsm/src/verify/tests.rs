@@ -16,7 +16,7 @@ async fn recount(handle: &Incarnation, log: &Log, from: u64) -> Report {
             .add(source, partition, from, checkpoint.next, &table, &[&buffer])
             .expect("recounted");
     }
-    verification.finish()
+    verification.finish().await.expect("compared")
 }
 
 async fn begun() -> (Site, Log, std::sync::Arc<Incarnation>) {

@@ -2,41 +2,59 @@
 //! trailer. All integers little endian.
 //!
 //! ```text
-//! header     64 B  "VXI1", version u32 = 1, segment id u128, zeros, crc32c of the first 60
-//! section    ...   raw bytes; starts at a multiple of 64, zeros before it
+//! header     64 B  "VXI1", version u32 = 2, segment id u128, zeros, crc32c of the first 60;
+//!                  says to people and tools what the file is, readers go by the trailer
+//! sections   ...   raw bytes; each starts at a multiple of 64, zeros before it:
+//!                  first the lazy ones, of which readers fetch pages when asked,
+//!                  then the resident ones, which readers hold
 //! directory  24 B per section: kind u32, crc32c u32, offset u64, length u64
-//! trailer    32 B  directory offset u64, file length u64, sections u32,
-//!                  crc32c of directory and the 20 bytes before u32, zeros, "VXI1"
+//! trailer    64 B  directory offset u64, file length u64, head offset u64, segment id u128,
+//!                  sections u32, crc32c of directory and the 44 bytes before u32, zeros,
+//!                  version u32 = 2, "VXI1"
 //! ```
+//! The *head* is everything from the head offset on: the resident sections, directory
+//! and trailer. Commits say how long it is, so that one ranged read of the file's end
+//! opens a segment, whatever lazy sections are added before it.
+//!
 //! Kinds that this program does not know are skipped unread: later formats add
 //! sections (inverted lists, codes) without a new version. The version changes
-//! only when an old reader would misread what it knows.
+//! only when an old reader would misread what it knows. Format 1 had zeros where the
+//! trailer's version is; its files are derived again from Parquet.
 
 use crate::error::{Result, SegmentError};
 use crate::meta::INDEX_FILE;
+use bytemuck::{Pod, cast_slice_mut};
 use std::io::Write;
+use std::ops::Range;
 use ulid::Ulid;
 
 const MAGIC: &[u8; 4] = b"VXI1";
-const VERSION: u32 = 1;
-const HEADER_BYTES: usize = 64;
-const TRAILER_BYTES: usize = 32;
+const VERSION: u32 = 2;
+pub(super) const HEADER_BYTES: usize = 64;
+pub(super) const TRAILER_BYTES: usize = 64;
 const DIRECTORY_ENTRY_BYTES: usize = 24;
+/// What the trailer's checksum covers of it.
+const TRAILER_CHECKED_BYTES: usize = 44;
 /// A cache line, and what AVX-512 loads like.
 const ALIGNMENT: u64 = 64;
-/// Sections in one file; 12 today.
+/// Sections in one file; 11 today.
 const SECTIONS_MAX: usize = 256;
 
+/// Number and name of a kind of section.
+pub(super) type Kind = (u32, &'static str);
+
 /// Writes a file front to back; nothing is sought, nothing is held but the directory.
-pub(crate) struct ContainerWriter<W: Write> {
+pub(super) struct ContainerWriter<W: Write> {
     out: W,
+    id: Ulid,
     at: u64,
+    head_at: u64,
     directory: Vec<u8>,
     sections: u32,
 }
 
 impl<W: Write> ContainerWriter<W> {
-    pub(crate) fn new(out: W, id: Ulid) -> std::io::Result<Self> {
+    pub(super) fn new(out: W, id: Ulid) -> std::io::Result<Self> {
         let mut header = [0u8; HEADER_BYTES];
         header[..4].copy_from_slice(MAGIC);
         header[4..8].copy_from_slice(&VERSION.to_le_bytes());
@@ -45,7 +63,9 @@ impl<W: Write> ContainerWriter<W> {
         header[60..].copy_from_slice(&crc.to_le_bytes());
         let mut writer = Self {
             out,
+            id,
             at: 0,
+            head_at: 0,
             directory: vec![],
             sections: 0,
         };
@@ -54,15 +74,19 @@ impl<W: Write> ContainerWriter<W> {
     }
 
     /// Appends one section made of parts.
-    pub(crate) fn section(&mut self, kind: u32, parts: &[&[u8]]) -> std::io::Result<()> {
+    pub(super) fn section(
+        &mut self,
+        kind: Kind,
+        parts: impl IntoIterator<Item: AsRef<[u8]>>,
+    ) -> std::io::Result<()> {
         self.align()?;
         let at = self.at;
         let mut crc = 0;
         for part in parts {
-            crc = crc32c::crc32c_append(crc, part);
-            self.write(part)?;
+            crc = crc32c::crc32c_append(crc, part.as_ref());
+            self.write(part.as_ref())?;
         }
-        self.directory.extend_from_slice(&kind.to_le_bytes());
+        self.directory.extend_from_slice(&kind.0.to_le_bytes());
         self.directory.extend_from_slice(&crc.to_le_bytes());
         self.directory.extend_from_slice(&at.to_le_bytes());
         self.directory
@@ -71,8 +95,16 @@ impl<W: Write> ContainerWriter<W> {
         Ok(())
     }
 
-    /// Writes directory and trailer, flushes, and gives the output back.
-    pub(crate) fn finish(mut self) -> std::io::Result<W> {
+    /// Ends the lazy sections: what is written from here on is resident.
+    pub(super) fn begin_head(&mut self) -> std::io::Result<()> {
+        self.align()?;
+        self.head_at = self.at;
+        Ok(())
+    }
+
+    /// Writes directory and trailer, flushes, and gives back the output and the
+    /// length of the head.
+    pub(super) fn finish(mut self) -> std::io::Result<(W, u64)> {
         self.align()?;
         let directory = std::mem::take(&mut self.directory);
         let at = self.at;
@@ -81,13 +113,16 @@ impl<W: Write> ContainerWriter<W> {
         let mut trailer = [0u8; TRAILER_BYTES];
         trailer[..8].copy_from_slice(&at.to_le_bytes());
         trailer[8..16].copy_from_slice(&file_bytes.to_le_bytes());
-        trailer[16..20].copy_from_slice(&self.sections.to_le_bytes());
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&directory), &trailer[..20]);
-        trailer[20..24].copy_from_slice(&crc.to_le_bytes());
-        trailer[28..].copy_from_slice(MAGIC);
+        trailer[16..24].copy_from_slice(&self.head_at.to_le_bytes());
+        trailer[24..40].copy_from_slice(&u128::from(self.id).to_le_bytes());
+        trailer[40..44].copy_from_slice(&self.sections.to_le_bytes());
+        let crc = trailer_crc(&directory, &trailer);
+        trailer[44..48].copy_from_slice(&crc.to_le_bytes());
+        trailer[56..60].copy_from_slice(&VERSION.to_le_bytes());
+        trailer[60..].copy_from_slice(MAGIC);
         self.write(&trailer)?;
         self.out.flush()?;
-        Ok(self.out)
+        Ok((self.out, file_bytes - self.head_at))
     }
 
     fn align(&mut self) -> std::io::Result<()> {
@@ -101,138 +136,147 @@ impl<W: Write> ContainerWriter<W> {
     }
 }
 
-/// One section of a parsed file, its checksum not looked at yet.
-#[derive(Clone, Copy)]
-struct Section<'a> {
-    kind: u32,
-    crc32c: u32,
-    at: u64,
-    bytes: &'a [u8],
+fn trailer_crc(directory: &[u8], trailer: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(directory), &trailer[..TRAILER_CHECKED_BYTES])
 }
 
-/// A parsed file: header, trailer and directory are right, sections are in it.
-pub(crate) struct Container<'a> {
-    pub(crate) id: Ulid,
-    sections: Vec<Section<'a>>,
+/// One section as the directory names it.
+#[derive(Clone)]
+struct Section {
+    kind: u32,
+    crc32c: u32,
+    at: Range<u64>,
+}
+
+/// The parsed end of a file: trailer and directory are right, resident sections lie
+/// in the bytes at hand and lazy ones before the head.
+pub(super) struct Container<'a> {
+    pub(super) id: Ulid,
+    sections: Vec<Section>,
+    head_at: u64,
+    /// The last bytes of the file, and where they begin in it.
+    end: &'a [u8],
+    end_at: u64,
 }
 
 impl<'a> Container<'a> {
-    /// Checks everything around the sections.
-    pub(crate) fn open(file: &'a [u8]) -> Result<Self> {
-        let damaged = |section: &str, at: usize, message: String| {
-            Err(SegmentError::corrupt(
-                INDEX_FILE, section, at as u64, message,
-            ))
+    /// Checks everything around the sections. `end` is the end of a file of
+    /// `file_bytes` bytes: its head, or more.
+    pub(super) fn open(end: &'a [u8], file_bytes: u64) -> Result<Self> {
+        let Some(end_at) = file_bytes.checked_sub(end.len() as u64) else {
+            return damaged("trailer", 0, format!("longer than {file_bytes} bytes"));
         };
-        if file.len() < HEADER_BYTES + TRAILER_BYTES {
-            return damaged("header", 0, format!("{} bytes are no index", file.len()));
+        if end.len() < TRAILER_BYTES {
+            return damaged("trailer", end_at, format!("{} bytes", end.len()));
         }
-        let header = &file[..HEADER_BYTES];
-        if header[..4] != *MAGIC || u32_at(header, 60) != crc32c::crc32c(&header[..60]) {
-            return damaged("header", 0, "magic or checksum does not match".to_string());
-        }
-        if u32_at(header, 4) != VERSION {
-            return damaged(
-                "header",
-                4,
-                format!(
-                    "version {}, this program reads {VERSION}",
-                    u32_at(header, 4)
-                ),
-            );
-        }
-        let trailer_at = file.len() - TRAILER_BYTES;
-        let trailer = &file[trailer_at..];
-        let (directory_at, file_bytes) = (u64_at(trailer, 0), u64_at(trailer, 8));
-        let count = u32_at(trailer, 16) as usize;
-        if trailer[28..] != *MAGIC || file_bytes != file.len() as u64 || count > SECTIONS_MAX {
+        let (before, trailer) = end.split_at(end.len() - TRAILER_BYTES);
+        let trailer_at = file_bytes - TRAILER_BYTES as u64;
+        if trailer[60..] != *MAGIC || u32_at(trailer, 56) != VERSION {
             let message = format!(
-                "{file_bytes} bytes, {count} sections, in a file of {} bytes",
-                file.len()
+                "version {}, this program reads {VERSION}",
+                u32_at(trailer, 56)
+            );
+            return damaged("trailer", trailer_at + 56, message);
+        }
+        let [directory_at, length, head_at] = [0, 8, 16].map(|at| u64_at(trailer, at));
+        let count = u32_at(trailer, 40) as usize;
+        let directory_bytes = (count as u64).saturating_mul(DIRECTORY_ENTRY_BYTES as u64);
+        let is_placed = length == file_bytes
+            && count <= SECTIONS_MAX
+            && directory_at.checked_add(directory_bytes) == Some(trailer_at)
+            && end_at <= head_at
+            && head_at <= directory_at;
+        if !is_placed {
+            let message = format!(
+                "{length} bytes, head at {head_at}, {count} sections listed at {directory_at}; \
+                 the last {} of {file_bytes} bytes are at hand",
+                end.len()
             );
             return damaged("trailer", trailer_at, message);
         }
-        if directory_at.checked_add((count * DIRECTORY_ENTRY_BYTES) as u64)
-            != Some(trailer_at as u64)
-        {
-            return damaged(
-                "trailer",
-                trailer_at,
-                format!("a directory at {directory_at}"),
-            );
+        let directory = &before[(directory_at - end_at) as usize..];
+        if trailer_crc(directory, trailer) != u32_at(trailer, 44) {
+            return damaged("directory", directory_at, "checksum does not match".into());
         }
-        let directory = &file[directory_at as usize..trailer_at];
-        let crc = crc32c::crc32c_append(crc32c::crc32c(directory), &trailer[..20]);
-        if crc != u32_at(trailer, 20) {
-            return damaged(
-                "directory",
-                directory_at as usize,
-                "checksum does not match".to_string(),
-            );
-        }
-        let mut sections = Vec::with_capacity(count);
+        let mut sections: Vec<Section> = Vec::with_capacity(count);
         for entry in directory.chunks_exact(DIRECTORY_ENTRY_BYTES) {
             let (kind, at, length) = (u32_at(entry, 0), u64_at(entry, 8), u64_at(entry, 16));
-            let end = at.checked_add(length).filter(|end| *end <= directory_at);
+            let limit = if at < head_at { head_at } else { directory_at };
+            let end = at.checked_add(length).filter(|end| *end <= limit);
             let Some(end) = end.filter(|_| at >= HEADER_BYTES as u64 && at % ALIGNMENT == 0) else {
-                return damaged(
-                    "directory",
-                    directory_at as usize,
-                    format!("section {kind} at {at}, {length} bytes"),
-                );
+                let message = format!("section {kind} at {at}, {length} bytes");
+                return damaged("directory", directory_at, message);
             };
-            if sections
-                .iter()
-                .any(|other: &Section<'_>| other.kind == kind)
-            {
-                return damaged(
-                    "directory",
-                    directory_at as usize,
-                    format!("section {kind} twice"),
-                );
+            if sections.iter().any(|other| other.kind == kind) {
+                return damaged("directory", directory_at, format!("section {kind} twice"));
             }
             sections.push(Section {
                 kind,
                 crc32c: u32_at(entry, 4),
-                at,
-                bytes: &file[at as usize..end as usize],
+                at: at..end,
             });
         }
         Ok(Self {
-            id: Ulid::from(u128::from(u64_at(header, 8)) | u128::from(u64_at(header, 16)) << 64),
+            id: Ulid::from(u128::from(u64_at(trailer, 24)) | u128::from(u64_at(trailer, 32)) << 64),
             sections,
+            head_at,
+            end,
+            end_at,
         })
     }
 
-    /// The bytes of a section and their offset, its checksum verified.
-    pub(crate) fn section(&self, kind: u32, name: &'static str) -> Result<(&'a [u8], u64)> {
-        let Some(section) = self.sections.iter().find(|section| section.kind == kind) else {
-            return Err(SegmentError::corrupt(
-                INDEX_FILE,
-                name,
-                0,
-                "section is missing",
-            ));
+    fn find(&self, kind: Kind) -> Result<&Section> {
+        let found = self.sections.iter().find(|section| section.kind == kind.0);
+        found.ok_or_else(|| SegmentError::corrupt(INDEX_FILE, kind.1, 0, "section is missing"))
+    }
+
+    /// The bytes of a resident section and their offset, its checksum verified.
+    pub(super) fn resident(&self, kind: Kind) -> Result<(&'a [u8], u64)> {
+        let section = self.find(kind)?;
+        let Some(start) = section.at.start.checked_sub(self.end_at) else {
+            return damaged(kind.1, section.at.start, "before the head".into());
         };
-        let crc = crc32c::crc32c(section.bytes);
+        let length = section.at.end - section.at.start;
+        let bytes = &self.end[start as usize..(start + length) as usize];
+        let crc = crc32c::crc32c(bytes);
         if crc != section.crc32c {
             let message = format!("checksum {crc:08x}, expected {:08x}", section.crc32c);
-            return Err(SegmentError::corrupt(INDEX_FILE, name, section.at, message));
+            return damaged(kind.1, section.at.start, message);
         }
-        Ok((section.bytes, section.at))
+        Ok((bytes, section.at.start))
+    }
+
+    /// Where a lazy section lies; its pages are checked one by one.
+    pub(super) fn lazy(&self, kind: Kind) -> Result<Range<u64>> {
+        let section = self.find(kind)?;
+        if section.at.start >= self.head_at && !section.at.is_empty() {
+            return damaged(kind.1, section.at.start, "inside the head".into());
+        }
+        Ok(section.at.clone())
     }
 }
 
+fn damaged<T>(section: &str, at: u64, message: String) -> Result<T> {
+    Err(SegmentError::corrupt(INDEX_FILE, section, at, message))
+}
+
 /// The integer at an offset that the caller knows to be inside.
-pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let mut word = [0; 4];
     word.copy_from_slice(&bytes[at..at + 4]);
     u32::from_le_bytes(word)
 }
 
 /// The integer at an offset that the caller knows to be inside.
-pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)
+}
+
+/// Whole values of one type; a rest that is no whole value is the caller's to refuse.
+pub(super) fn column<T: Pod>(bytes: &[u8]) -> Vec<T> {
+    let mut values = vec![T::zeroed(); bytes.len() / size_of::<T>()];
+    cast_slice_mut(&mut values).copy_from_slice(bytes);
+    values
 }

@@ -9,7 +9,7 @@
 use super::SegmentReader;
 use crate::columns::ATTRS;
 use crate::error::{Result, SegmentError};
-use crate::index::Index;
+use crate::index::Head;
 use crate::meta::{DATA_FILE, INDEX_FILE};
 use crate::pages::{Page, leaf};
 use arrow_array::cast::AsArray;
@@ -37,13 +37,13 @@ pub(super) struct AttrsPages {
 }
 
 impl AttrsPages {
-    fn open(index: &Index) -> Result<Self> {
+    fn open(head: &Head) -> Result<Self> {
         let failed = SegmentError::parquet(DATA_FILE);
         let mut reader = ParquetMetaDataReader::new()
             .with_offset_index_policy(PageIndexPolicy::Optional)
             .with_column_index_policy(PageIndexPolicy::Skip);
         let parsed = reader
-            .try_parse_sized(&index.layout.tail, index.layout.file_bytes)
+            .try_parse_sized(&head.layout.tail, head.layout.file_bytes)
             .and_then(|()| reader.finish())
             .and_then(|footer| {
                 ArrowReaderMetadata::try_new(footer.into(), ArrowReaderOptions::new())
@@ -56,23 +56,22 @@ impl AttrsPages {
             return Err(SegmentError::corrupt(
                 DATA_FILE,
                 "footer",
-                index.layout.tail_at,
+                head.layout.tail_at,
                 "no attrs column",
             ));
         };
         let is_attrs = |page: &&Page| page.column as usize == column;
-        let pages = index
-            .layout
-            .pages
-            .iter()
-            .filter(is_attrs)
-            .copied()
-            .collect();
+        let pages = head.layout.pages.iter().filter(is_attrs).copied().collect();
         Ok(Self {
             footer,
             column,
             pages,
         })
+    }
+
+    /// Bytes held, near enough: the decoded footer is about three times its bytes.
+    pub(super) fn memory_bytes(&self, tail_bytes: usize) -> usize {
+        self.pages.len() * size_of::<Page>() + 3 * tail_bytes
     }
 
     /// The pages that hold any of the rows, as runs of pages that touch each
@@ -255,7 +254,7 @@ impl SegmentReader {
         if let Some(pages) = self.0.attrs.get() {
             return Ok(pages);
         }
-        let pages = AttrsPages::open(&self.0.index)?;
+        let pages = AttrsPages::open(&self.0.head)?;
         Ok(self.0.attrs.get_or_init(|| pages))
     }
 

@@ -1,12 +1,12 @@
 //! Whole records, a stretch at a time: what merges and exports read.
 //!
-//! Vectors and attributes are read past the cache, so that a merge does not push
-//! out what queries use; ids, positions and times are borrowed from the index.
+//! Everything is read past the cache, so that a merge does not push out what queries use.
 
 use super::SegmentReader;
+use super::entries::EntryBatch;
 use crate::error::Result;
 use crate::record::Row;
-use futures::future::try_join;
+use futures::future::try_join3;
 
 /// Vectors that one read of [`SegmentReader::batch_rows`] records holds.
 const BATCH_BYTES: usize = 4 << 20;
@@ -16,8 +16,9 @@ const BATCH_ROWS_MAX: u32 = 4096;
 /// Consecutive records of one segment.
 #[derive(Debug)]
 pub struct RowBatch {
-    segment: SegmentReader,
     first_row: u32,
+    dim: usize,
+    entries: EntryBatch,
     vectors: Vec<f32>,
     attrs: Vec<Option<String>>,
 }
@@ -40,14 +41,12 @@ impl RowBatch {
 
     /// The record at a place, 0..len; panics beyond.
     pub fn row(&self, place: usize) -> Row<'_> {
-        let dim = self.segment.schema().dim as usize;
-        let ordinal = self.first_row + place as u32;
         Row {
             attrs: self.attrs[place].as_deref(),
-            id: self.segment.id(ordinal),
-            vector: &self.vectors[place * dim..(place + 1) * dim],
-            event_time: self.segment.event_time(ordinal),
-            position: self.segment.position(ordinal),
+            id: self.entries.id(place),
+            vector: &self.vectors[place * self.dim..(place + 1) * self.dim],
+            event_time: self.entries.event_time(place),
+            position: self.entries.position(place),
         }
     }
 
@@ -71,7 +70,7 @@ impl SegmentReader {
     }
 
     /// Exactly `count` records from an ordinal on, in one round of reads. Memory
-    /// is what was asked for: count × (4·dim + attributes). Fails with Invalid
+    /// is what was asked for: count × (4·dim + entry + attributes). Fails with Invalid
     /// beyond `rows`; deletes have no rows to read.
     pub async fn read_rows(&self, from: u32, count: u32) -> Result<RowBatch> {
         let rows = self.check_rows(u64::from(from)..u64::from(from) + u64::from(count))?;
@@ -80,11 +79,16 @@ impl SegmentReader {
         } else {
             vec![rows.clone()]
         };
-        let (vectors, attrs) =
-            try_join(self.vectors_between(rows), self.attrs_between(&ranges)).await?;
+        let (entries, vectors, attrs) = try_join3(
+            self.entries_between(rows.clone()),
+            self.vectors_between(rows),
+            self.attrs_between(&ranges),
+        )
+        .await?;
         Ok(RowBatch {
-            segment: self.clone(),
             first_row: from,
+            dim: self.schema().dim as usize,
+            entries,
             vectors,
             attrs,
         })

@@ -3,16 +3,19 @@
 //! A block is a run of neighbouring pages of about 1 MiB: what one ranged read
 //! fetches and what the cache holds. Scans take blocks; single vectors take their
 //! own bytes, unless their block happens to be in memory: a re-rank of some
-//! hundred scattered vectors would otherwise read some hundred MiB.
+//! hundred scattered vectors would otherwise read some hundred MiB. The checksums of the
+//! rows are read in the same round as the rows.
 
 use super::SegmentReader;
 use crate::cache::VectorBlock;
 use crate::columns::VECTOR_PAGE_BYTES;
 use crate::error::{Result, SegmentError};
-use crate::index::Index;
+use crate::index::{ENTRIES_PER_PAGE, Head, Section};
 use crate::meta::DATA_FILE;
 use crate::pages::{VectorPage, check_rows};
 use bytemuck::cast_slice_mut;
+use bytes::Bytes;
+use futures::future::try_join;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -27,12 +30,12 @@ pub(crate) struct Block {
 }
 
 /// Groups the pages of a segment into blocks; pure.
-pub(crate) fn plan_blocks(index: &Index) -> Vec<Block> {
-    let vector_bytes = index.schema.vector_bytes() as u64;
+pub(crate) fn plan_blocks(head: &Head) -> Vec<Block> {
+    let vector_bytes = head.schema.vector_bytes() as u64;
     let mut blocks: Vec<Block> = vec![];
     let mut end_of_last = 0u64;
     let mut block_bytes = 0u64;
-    for (number, page) in index.layout.vector_pages.iter().enumerate() {
+    for (number, page) in head.layout.vector_pages.iter().enumerate() {
         let page_bytes = u64::from(page.rows) * vector_bytes;
         let is_near = page.values_at - end_of_last <= PAGE_GAP_BYTES_MAX;
         let end_row = page.first_row + page.rows;
@@ -90,7 +93,7 @@ impl SegmentReader {
                 values,
             ))
         };
-        self.0.cache.get_or_load(key, load).await
+        self.0.cache.block(key, load).await
     }
 
     /// A block if it is in memory. Panics beyond `blocks`.
@@ -100,7 +103,7 @@ impl SegmentReader {
             "block {block} of {}",
             self.0.blocks.len()
         );
-        self.0.cache.held((self.0.meta.id, block as u32))
+        self.0.cache.held_block(self.0.meta.id, block as u32)
     }
 
     /// One record's vector, dim floats; 4·dim bytes are read where its block is
@@ -119,13 +122,12 @@ impl SegmentReader {
         for (place, ordinal) in ordinals.iter().enumerate() {
             self.check_rows(u64::from(*ordinal)..u64::from(*ordinal) + 1)?;
             let block = self.block_of(*ordinal);
-            if let Some(block) =
-                block.and_then(|block| self.0.cache.peek((self.0.meta.id, block as u32)))
-            {
+            let held = |block| self.0.cache.peek_block(self.0.meta.id, block as u32);
+            if let Some(block) = block.and_then(held) {
                 values[place * dim..(place + 1) * dim].copy_from_slice(block.vector(*ordinal));
                 continue;
             }
-            let pages = &self.0.index.layout.vector_pages;
+            let pages = &self.0.head.layout.vector_pages;
             let page = &pages[pages.partition_point(|page| page.first_row + page.rows <= *ordinal)];
             wanted.push((place, *ordinal));
             ranges.push(self.values_range(page, *ordinal..*ordinal + 1));
@@ -133,16 +135,30 @@ impl SegmentReader {
         if ranges.is_empty() {
             return Ok(values);
         }
-        let parts = self.0.store.get_ranges(DATA_FILE, &ranges).await?;
+        let mut crc_pages: Vec<u32> = wanted
+            .iter()
+            .map(|(_, ordinal)| ordinal / ENTRIES_PER_PAGE)
+            .collect();
+        crc_pages.sort_unstable();
+        crc_pages.dedup();
+        let (parts, crcs) = try_join(
+            self.read_data(&ranges),
+            self.pages(Section::RowChecksums, &crc_pages),
+        )
+        .await?;
         for (((place, ordinal), range), bytes) in wanted.into_iter().zip(&ranges).zip(parts) {
-            self.copy_checked(
-                ordinal,
-                range,
-                &bytes,
-                &mut values[place * dim..(place + 1) * dim],
-            )?;
+            let page = crc_pages.partition_point(|page| *page < ordinal / ENTRIES_PER_PAGE);
+            let at = (ordinal % ENTRIES_PER_PAGE) as usize * size_of::<u32>();
+            let crc = [0, 1, 2, 3].map(|byte| crcs[page][at + byte]);
+            let values = &mut values[place * dim..(place + 1) * dim];
+            let crc = u32::from_le_bytes(crc);
+            self.copy_checked(ordinal, &[crc], range, &bytes, values)?;
         }
         Ok(values)
+    }
+
+    async fn read_data(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        Ok(self.0.store.get_ranges(DATA_FILE, ranges).await?)
     }
 
     /// The vectors of a range of records, past the cache.
@@ -150,7 +166,7 @@ impl SegmentReader {
         if rows.is_empty() {
             return Ok(vec![]);
         }
-        let pages = &self.0.index.layout.vector_pages;
+        let pages = &self.0.head.layout.vector_pages;
         let first = pages.partition_point(|page| page.first_row + page.rows <= rows.start);
         let end = pages.partition_point(|page| page.first_row < rows.end);
         self.read_vectors(rows, first..end).await
@@ -162,23 +178,19 @@ impl SegmentReader {
             let start = rows.start.max(page.first_row);
             start..rows.end.min(page.first_row + page.rows)
         };
-        let pages = &self.0.index.layout.vector_pages[pages];
+        let pages = &self.0.head.layout.vector_pages[pages];
         let ranges: Vec<_> = pages
             .iter()
             .map(|page| self.values_range(page, part(page)))
             .collect();
-        let parts = self.0.store.get_ranges(DATA_FILE, &ranges).await?;
+        let (parts, crcs) =
+            try_join(self.read_data(&ranges), self.row_checksums(rows.clone())).await?;
         let mut values = vec![0.0f32; rows.len() * dim];
         for ((page, range), bytes) in pages.iter().zip(&ranges).zip(parts) {
             let rows_of_page = part(page);
-            let at = (rows_of_page.start - rows.start) as usize * dim;
-            let floats = rows_of_page.len() * dim;
-            self.copy_checked(
-                rows_of_page.start,
-                range,
-                &bytes,
-                &mut values[at..at + floats],
-            )?;
+            let at = (rows_of_page.start - rows.start) as usize;
+            let values = &mut values[at * dim..(at + rows_of_page.len()) * dim];
+            self.copy_checked(rows_of_page.start, &crcs[at..], range, &bytes, values)?;
         }
         Ok(values)
     }
@@ -193,6 +205,7 @@ impl SegmentReader {
     fn copy_checked(
         &self,
         first_row: u32,
+        crcs: &[u32],
         range: &Range<u64>,
         bytes: &[u8],
         values: &mut [f32],
@@ -206,13 +219,7 @@ impl SegmentReader {
                 message,
             ));
         }
-        check_rows(
-            self.schema(),
-            &self.0.index.entries,
-            first_row,
-            range.start,
-            bytes,
-        )?;
+        check_rows(self.schema(), crcs, first_row, range.start, bytes)?;
         cast_slice_mut(values).copy_from_slice(bytes);
         Ok(())
     }

@@ -6,8 +6,8 @@ use std::path::Path;
 use ulid::Ulid;
 use vexlake_distance::Metric;
 use vexlake_segment::{
-    Built, Delete, Position, Row, SegmentMeta, SegmentReader, SegmentSchema, SegmentWriter,
-    VectorCache, upload,
+    BlockCache, Built, Delete, Found, Position, Row, SegmentMeta, SegmentReader, SegmentSchema,
+    SegmentWriter, key_hash, upload,
 };
 use vexlake_store::Store;
 
@@ -120,7 +120,8 @@ impl Fixture {
         let store = Store::directory(folder.path().join("lake"))
             .expect("a store")
             .scoped("seg/x/");
-        let id = Ulid::from_parts(1_700_000_000_000, 42);
+        // Segments of one cache have names of their own.
+        let id = Ulid::from_parts(1_700_000_000_000, entries.len() as u128);
         let built = build(&folder.path().join("spool"), id, &schema, &entries);
         upload(&store, &built).await.expect("uploads");
         Self {
@@ -133,10 +134,10 @@ impl Fixture {
     }
 
     pub async fn open(&self) -> SegmentReader {
-        self.open_with(VectorCache::new(64 << 20)).await
+        self.open_with(BlockCache::new(64 << 20)).await
     }
 
-    pub async fn open_with(&self, cache: VectorCache) -> SegmentReader {
+    pub async fn open_with(&self, cache: BlockCache) -> SegmentReader {
         SegmentReader::open(self.store.clone(), &self.meta, &self.schema, cache)
             .await
             .expect("opens")
@@ -152,15 +153,7 @@ impl Fixture {
 pub async fn assert_holds(segment: &SegmentReader, expected: &[Entry]) {
     assert_eq!(segment.entries() as usize, expected.len());
     let rows = segment.rows();
-    for (ordinal, entry) in expected.iter().enumerate() {
-        let ordinal = ordinal as u32;
-        assert_eq!(segment.id(ordinal), entry.id);
-        assert_eq!(segment.position(ordinal), entry.position);
-        assert_eq!(segment.event_time(ordinal), entry.event_time);
-        assert_eq!(segment.is_delete(ordinal), entry.vector.is_none());
-        assert_eq!(segment.find(&entry.id), Some(ordinal));
-    }
-    assert_eq!(segment.find("absent"), None);
+    assert_entries(segment, expected).await;
 
     let mut seen = 0;
     for number in 0..segment.blocks() {
@@ -177,7 +170,8 @@ pub async fn assert_holds(segment: &SegmentReader, expected: &[Entry]) {
                 .map(|x| f64::from(*x).powi(2))
                 .sum::<f64>()
                 .sqrt();
-            assert!((f64::from(segment.norms()[ordinal as usize]) - exact).abs() <= exact * 1e-5);
+            let norm = block.norms()[(ordinal - block.first_row) as usize];
+            assert!((f64::from(norm) - exact).abs() <= exact * 1e-5);
         }
         seen += block.rows();
     }
@@ -200,5 +194,40 @@ pub async fn assert_holds(segment: &SegmentReader, expected: &[Entry]) {
             assert_eq!(row, entry.row());
         }
         from += count;
+    }
+}
+
+/// Keys, ids, positions and times, against the entries that went in.
+pub async fn assert_entries(segment: &SegmentReader, expected: &[Entry]) {
+    let mut keys: Vec<(u64, &str)> = expected
+        .iter()
+        .map(|entry| (key_hash(&entry.id), entry.id.as_str()))
+        .collect();
+    // Absent ones between, and hashes that collide with keys that are there.
+    keys.push((key_hash("absent"), "absent"));
+    keys.extend(keys.first().map(|(hash, _)| (*hash, "another id")));
+    let found = segment.find(&keys).await.expect("found");
+    for (ordinal, entry) in expected.iter().enumerate() {
+        let at = Found {
+            entry: ordinal as u32,
+            position: entry.position,
+        };
+        assert_eq!(found[ordinal], Some(at), "{}", entry.id);
+        assert_eq!(segment.is_delete(at.entry), entry.vector.is_none());
+        assert!(segment.may_hold(keys[ordinal].0));
+    }
+    assert!(found[expected.len()..].iter().all(Option::is_none));
+
+    let backwards: Vec<u32> = (0..segment.entries()).rev().collect();
+    let ids = segment.ids(&backwards).await.expect("ids");
+    assert!(ids.iter().eq(expected.iter().rev().map(|entry| &entry.id)));
+
+    let batch = segment.entries_between(0..segment.entries()).await;
+    let batch = batch.expect("entries");
+    assert_eq!(batch.len(), expected.len());
+    for (place, entry) in expected.iter().enumerate() {
+        assert_eq!(batch.id(place), entry.id);
+        assert_eq!(batch.position(place), entry.position);
+        assert_eq!(batch.event_time(place), entry.event_time);
     }
 }

@@ -30,6 +30,7 @@ fn state(segments: &[(u64, u32)]) -> IncarnationState {
                 bytes: *bytes,
                 crc32c: 0,
             }],
+            index_head_bytes: 0,
             log_time_min: 0,
             log_time_max: 0,
             hash: EntryHash::default(),

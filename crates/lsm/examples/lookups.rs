@@ -1,0 +1,240 @@
+//! What key look-ups cost; prints JSON.
+//!
+//! Builds a lake of several segments in a temporary directory and opens it anew, so that
+//! nothing is cached. Then: bytes that the open readers hold, look-ups of keys that are not
+//! there, of keys that are (cold, then warm), single gets, and, while a newer version is
+//! followed with a full memtable, how long a reader of the view had to wait at most.
+//!
+//! `cargo run --profile fast -p vexlake-lsm --example lookups -- [--rows n] [--segments n] [--dim n]
+//! [--keys n] [--cache-mib n]`
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use vexlake_lsm::append::{Batch, OnBad};
+use vexlake_lsm::{Incarnation, Lake, LakeOptions, NewSource, Schema, Scope, Want};
+use vexlake_manifest::{Author, Context, system_clock};
+use vexlake_segment::key_hash;
+use vexlake_store::StoreConfig;
+
+/// Rows of one append, as a fetch brings them.
+const ROWS_PER_BATCH: usize = 4096;
+
+type Failure = Box<dyn std::error::Error>;
+
+fn option(name: &str, default: usize) -> usize {
+    let args: Vec<String> = std::env::args().collect();
+    let at = args.iter().position(|arg| arg == name);
+    at.and_then(|at| args.get(at + 1))
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
+}
+
+fn main() -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    println!("{}", runtime.block_on(measure())?);
+    Ok(())
+}
+
+async fn open(folder: &std::path::Path, role: &str) -> Result<std::sync::Arc<Lake>, Failure> {
+    let lake = Lake::open(LakeOptions {
+        store: StoreConfig::at(folder.join("lake").display().to_string()),
+        author: Author {
+            role: role.into(),
+            instance: "lookups".into(),
+        },
+        spool: folder.join(role),
+        cache_bytes: option("--cache-mib", 64) << 20,
+        components: Context::new(system_clock()),
+        search_threads: 0,
+    });
+    Ok(lake.await?)
+}
+
+async fn measure() -> Result<String, Failure> {
+    let (rows, segments) = (option("--rows", 1_000_000), option("--segments", 20));
+    let (dim, count) = (option("--dim", 8), option("--keys", 100_000));
+    let folder = tempfile::tempdir()?;
+    let lake = open(folder.path(), "writer").await?;
+    let schema = Schema {
+        dim: dim as u32,
+        metric: "cosine".into(),
+        format: "f32".into(),
+    };
+    let source = NewSource {
+        kind: "local".into(),
+        cluster: "bench".into(),
+        topic: "bench".into(),
+        starts: BTreeMap::from([(0, 0), (1, 0)]),
+    };
+    let id = lake.create(0, "bench", schema, source).await?;
+    let writer = lake.incarnation(id).await?;
+    let filled = Instant::now();
+    for segment in 0..segments {
+        let (from, to) = (rows * segment / segments, rows * (segment + 1) / segments);
+        append(&writer, 0, from..to, dim).await?;
+        writer.flush().await?;
+    }
+    let filled = filled.elapsed();
+
+    let reader_lake = open(folder.path(), "reader").await?;
+    let opened = Instant::now();
+    let reader = reader_lake.incarnation(id).await?;
+    let opened = opened.elapsed();
+    let snapshot = reader.snapshot();
+    let readers = || snapshot.segments.values().map(|view| &view.reader);
+    let resident: usize = readers().map(|reader| reader.memory_bytes()).sum();
+    let index_bytes: u64 = readers()
+        .filter_map(|reader| reader.meta().file("index.vxi"))
+        .map(|file| file.bytes)
+        .sum();
+
+    // A stride that meets every segment and hardly two neighbours.
+    let present: Vec<String> = (0..count).map(|n| key(n * 7919 % rows)).collect();
+    let absent: Vec<String> = (0..count).map(|n| key(rows + n)).collect();
+    let mut lines = vec![];
+    for (name, keys) in [
+        ("absent", &absent),
+        ("presentCold", &present),
+        ("presentAgain", &present),
+    ] {
+        let keys: Vec<(u64, &str)> = keys.iter().map(|key| (key_hash(key), &**key)).collect();
+        let before = reader_lake.store.usage();
+        let started = Instant::now();
+        let located = snapshot.locate_many(&keys).await?;
+        let micros = started.elapsed().as_secs_f64() * 1e6;
+        let now = reader_lake.store.usage();
+        lines.push(format!(
+            "\"{name}\": {{\"found\": {}, \"microsPerKey\": {:.3}, \"reads\": {}, \"mibRead\": {:.1}}}",
+            located.iter().flatten().count(),
+            micros / count as f64,
+            now.ranges - before.ranges,
+            (now.bytes_in - before.bytes_in) as f64 / f64::from(1 << 20)
+        ));
+    }
+    let want = Want {
+        vector: false,
+        attrs: false,
+    };
+    let (mut cold, mut warm) = (vec![], vec![]);
+    for key in present.iter().step_by(count.div_ceil(500)) {
+        for micros in [&mut cold, &mut warm] {
+            let started = Instant::now();
+            reader.get(&[key], Scope::Fresh, want).await?;
+            micros.push(started.elapsed().as_secs_f64() * 1e6);
+        }
+    }
+    for micros in [&mut cold, &mut warm] {
+        micros.sort_by(f64::total_cmp);
+    }
+    let follow = follow_under_readers(&writer, &reader, rows, count, dim).await?;
+    Ok(format!(
+        "{{\"rows\": {rows}, \"segments\": {}, \"fillSeconds\": {:.1}, \"openMillis\": {:.1}, \
+         \"residentBytesPerRecord\": {:.2}, \"indexBytesPerRecord\": {:.1}, {}, \
+         \"getMicros\": {{\"first\": {:.0}, \"again\": {:.0}}}, {follow}}}",
+        snapshot.segments.len(),
+        filled.as_secs_f64(),
+        opened.as_secs_f64() * 1e3,
+        resident as f64 / rows as f64,
+        index_bytes as f64 / rows as f64,
+        lines.join(", "),
+        cold[cold.len() / 2],
+        warm[warm.len() / 2],
+    ))
+}
+
+/// Fills the reader's active memtable with keys that are there, commits another segment,
+/// and lets the reader follow while a thread keeps looking at its view.
+async fn follow_under_readers(
+    writer: &Incarnation,
+    reader: &std::sync::Arc<Incarnation>,
+    rows: usize,
+    count: usize,
+    dim: usize,
+) -> Result<String, Failure> {
+    let appended = Instant::now();
+    append(reader, 1, 0..count.min(rows), dim).await?;
+    let appended = appended.elapsed();
+    append(writer, 0, rows..rows + 1000, dim).await?;
+    writer.flush().await?;
+    let (looker, ended) = (reader.clone(), std::sync::Arc::new(AtomicBool::new(false)));
+    let until = ended.clone();
+    let looking = std::thread::spawn(move || {
+        let mut worst = 0.0f64;
+        while !until.load(Ordering::Relaxed) {
+            let started = Instant::now();
+            looker.feed.read(|view| std::hint::black_box(view.card()));
+            worst = worst.max(started.elapsed().as_secs_f64() * 1e3);
+        }
+        worst
+    });
+    let followed = Instant::now();
+    reader.follow().await?;
+    let followed = followed.elapsed();
+    ended.store(true, Ordering::Relaxed);
+    let worst = looking.join().map_err(|_| "the looking thread panicked")?;
+    Ok(format!(
+        "\"appendMicrosPerRecord\": {:.2}, \"followMillis\": {:.0}, \"readerWaitMillisMax\": {worst:.2}",
+        appended.as_secs_f64() * 1e6 / count as f64,
+        followed.as_secs_f64() * 1e3
+    ))
+}
+
+/// 20 bytes, as ULID-like keys have.
+fn key(number: usize) -> String {
+    format!("key-{number:016}")
+}
+
+async fn append(
+    to: &Incarnation,
+    partition: u32,
+    rows: std::ops::Range<usize>,
+    dim: usize,
+) -> Result<(), Failure> {
+    for from in rows.clone().step_by(ROWS_PER_BATCH) {
+        let count = ROWS_PER_BATCH.min(rows.end - from);
+        let (buffer, table) = batch(from, count, dim);
+        let batch = Batch {
+            source: 0,
+            partition,
+            from: from as u64,
+            to: (from + count) as u64,
+            buffers: &[&buffer],
+            table: &table,
+            format: None,
+            on_bad: OnBad::Fail,
+        };
+        to.append(&batch).await?;
+    }
+    Ok(())
+}
+
+/// Keys and vectors in one buffer, and the table of schemas/records.md that points into it.
+fn batch(from: usize, count: usize, dim: usize) -> (Vec<u8>, Vec<u8>) {
+    let (mut buffer, mut table) = (Vec::new(), Vec::new());
+    for row in from..from + count {
+        let start = buffer.len();
+        buffer.extend_from_slice(key(row).as_bytes());
+        let value = buffer.len();
+        for place in 0..dim {
+            let float = ((row * 31 + place * 17) % 1000) as f32 / 500.0 - 1.0;
+            buffer.extend_from_slice(&float.to_le_bytes());
+        }
+        table.extend_from_slice(&(row as i64).to_le_bytes());
+        table.extend_from_slice(&(row as i64).to_le_bytes());
+        for (start, end) in [(start, value), (value, buffer.len())] {
+            for word in [0, start as u32, (end - start) as u32] {
+                table.extend_from_slice(&word.to_le_bytes());
+            }
+        }
+        for _ in 0..5 {
+            for word in [u32::MAX, 0, 0] {
+                table.extend_from_slice(&word.to_le_bytes());
+            }
+        }
+    }
+    (buffer, table)
+}
