@@ -10,7 +10,8 @@
 //!    that one is hidden (`shadows`).
 //!
 //! Ingest seals and flushes; a query node seals in steps of its tail;
-//! both drop a sealed memtable once the snapshot covers every stretch of it. There
+//! both drop a memtable once the snapshot covers every stretch of it, the active one
+//! too, so that nothing is sealed which has been committed by somebody else. There
 //! is no other difference between the two.
 //!
 //! Limits: the services bound bytes by pausing partitions, and with them the tables
@@ -339,17 +340,11 @@ impl Feed {
             located.clear();
         }
         located.resize_with(guard.tables.len(), Vec::new);
-        let covered = |memtable: &Memtable| {
-            memtable
-                .stretches()
-                .iter()
-                .all(|((source, partition), s)| s.to <= snapshot.next(*source, *partition))
-        };
         let last = guard.tables.len() - 1;
         let active_located = located.pop().unwrap_or_default();
         let mut tables: Vec<Table> = Vec::with_capacity(guard.tables.len());
         for (table, located) in guard.tables[..last].iter().zip(located) {
-            if !covered(&table.memtable) {
+            if !covered(&table.memtable, &snapshot) {
                 tables.push(Table::unrelated(table.memtable.clone(), located));
             }
         }
@@ -370,7 +365,10 @@ impl Feed {
             .tables
             .pop()
             .expect("a feed always has an active memtable");
-        let active = Table::unrelated(active.memtable, active_located);
+        let active = match covered(&active.memtable, &next.snapshot) {
+            true => Table::unrelated(Arc::new(Memtable::new(self.dim)), Vec::new()),
+            false => Table::unrelated(active.memtable, active_located),
+        };
         next.tables.push(active);
         next.relate_table(next.tables.len() - 1);
         *guard = next;
@@ -415,6 +413,12 @@ impl Feed {
         let fresh = Feed::new(view.snapshot.clone()).view.into_inner();
         *view = View { epoch, ..fresh };
     }
+}
+
+/// Whether a snapshot holds everything that the memtable consumed.
+fn covered(memtable: &Memtable, snapshot: &Snapshot) -> bool {
+    let mut stretches = memtable.stretches().iter();
+    stretches.all(|((source, partition), s)| s.to <= snapshot.next(*source, *partition))
 }
 
 /// Writes into a feed's active memtable under its lock.
