@@ -20,7 +20,7 @@ use std::collections::HashMap;
 
 use vexlake_segment::{Position, key_hash};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::feed::{Appender, Applied, View};
 use crate::get::Want;
 use crate::incarnation::Incarnation;
@@ -147,10 +147,11 @@ impl Incarnation {
         let decoded = tokio::task::block_in_place(|| self.decode(batch, &mut arena))?;
         let mut follows = 0;
         loop {
+            let version = self.snapshot().version();
             match self.append_decoded(batch, &decoded, &arena).await {
-                Err(error) if error.kind() == ErrorKind::NotFound && follows < FOLLOWS_MAX => {
+                Err(error) if follows < FOLLOWS_MAX => {
                     // The snapshot outlived the grace period and its files were swept.
-                    self.follow().await?;
+                    self.leave_swept(error, version).await?;
                     follows += 1;
                 }
                 appended => return appended,

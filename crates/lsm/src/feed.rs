@@ -10,7 +10,8 @@
 //!    that one is hidden (`shadows`).
 //!
 //! Ingest seals and flushes; a query node seals in steps of its tail;
-//! both drop a sealed memtable once the snapshot covers every stretch of it. There
+//! both drop a memtable once the snapshot covers every stretch of it, the active one
+//! too, so that nothing is sealed which has been committed by somebody else. There
 //! is no other difference between the two.
 //!
 //! **Two locks.** Looking up a key in the snapshot may read from the store, so it never
@@ -238,18 +239,15 @@ impl View {
     /// This view on top of a newer snapshot: without the tables that it covers, the others
     /// related to it.
     fn upon(&self, snapshot: Arc<Snapshot>, ahead: &Ahead) -> View {
-        let covered = |memtable: &Memtable| {
-            memtable
-                .stretches()
-                .iter()
-                .all(|((source, partition), s)| s.to <= snapshot.next(*source, *partition))
-        };
-        let active = self.tables.len() - 1;
         let kept: Vec<usize> = (0..self.tables.len())
-            .filter(|number| *number == active || !covered(&self.tables[*number].memtable))
+            .filter(|number| !covered(&self.tables[*number].memtable, &snapshot))
             .collect();
         let unrelated = |number: &usize| Table::unrelated(self.tables[*number].memtable.clone());
-        let tables = kept.iter().map(unrelated).collect();
+        let mut tables: Vec<Table> = kept.iter().map(unrelated).collect();
+        if kept.last() != Some(&(self.tables.len() - 1)) {
+            let dim = snapshot.state().schema.dim;
+            tables.push(Table::unrelated(Arc::new(Memtable::new(dim))));
+        }
         let mut next = View {
             snapshot,
             shadows: HashMap::new(),
@@ -397,6 +395,12 @@ impl Writing<'_> {
         // ours alone before.
         drop(before);
     }
+}
+
+/// Whether a snapshot holds everything that the memtable consumed.
+fn covered(memtable: &Memtable, snapshot: &Snapshot) -> bool {
+    let mut stretches = memtable.stretches().iter();
+    stretches.all(|((source, partition), s)| s.to <= snapshot.next(*source, *partition))
 }
 
 /// Writes into a feed's active memtable under its lock.

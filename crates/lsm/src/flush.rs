@@ -21,7 +21,7 @@ use ulid::Ulid;
 use vexlake_manifest::{Head, ManifestError, State};
 use vexlake_segment::{Built, Delete, Row, SegmentMeta, SegmentWriter, upload};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Incarnation};
 use crate::memtable::{Entry, EntryIndex, Memtable};
 use crate::shadow::Shadows;
@@ -118,12 +118,12 @@ impl Incarnation {
             share = Some(ours.clone());
             let shadows = self.shadows(memtable, &ours, segment.as_ref(), &head, &mut probe);
             let shadows = match shadows.await {
-                Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(error) => {
                     // Merged away and swept under the look-up: a newer head says what is there.
-                    self.manifest.refresh().await?;
+                    self.leave_swept(error, head.version).await?;
                     continue;
                 }
-                shadows => shadows?,
+                Ok(shadows) => shadows,
             };
             let adds: Vec<SegmentMeta> = segment.iter().cloned().collect();
             let delta = Delta::Append {

@@ -2,19 +2,23 @@
 //!
 //! Opening checks that the store keeps the promises commits rest on (create-only and
 //! compare-and-swap, tried concurrently) and that `lake.json` is of a format this
-//! code knows. Incarnations are opened on first use and stay open.
+//! code knows. Incarnations are opened on first use, each by itself: one that opens
+//! slowly, or cannot be opened, keeps nobody from the others. What no name means any more
+//! is closed once nobody asks for it, since it holds indexes and a feed in memory.
 //!
 //! A change of names is always two steps: the incarnation first (its version 0), then
 //! the catalog. What a crash leaves between the two has no name and is never seen.
 
 mod open;
+mod replay;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
+use tokio::sync::OnceCell;
 use ulid::Ulid;
 use vexlake_manifest::{Author, Context as Components, Manifest, ManifestError};
 use vexlake_segment::BlockCache;
@@ -23,6 +27,7 @@ use vexlake_store::{Store, StoreConfig};
 use self::open::{check_name, check_schema, open_catalog, open_info, prepare_spool};
 use crate::catalog::{CatalogDelta, CatalogState, Mapping};
 use crate::error::{Error, Result};
+use crate::gc::retire;
 use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Context, Incarnation, Pools};
 use crate::state::{IncarnationState, NewSource, Schema, Source};
 
@@ -55,6 +60,18 @@ pub struct LakeOptions {
     pub search_threads: usize,
 }
 
+/// Feeds and jobs of an incarnation that lost its name end within a second or two; what
+/// asks for it later finds it in the store again.
+const UNNAMED_MS_MAX: u64 = 60_000;
+
+/// An incarnation, open or on its way.
+#[derive(Default)]
+struct Opening {
+    /// A failed try leaves it empty for the next one.
+    cell: Arc<OnceCell<Arc<Incarnation>>>,
+    asked_ms: u64,
+}
+
 /// An open lake; see the file header.
 pub struct Lake {
     /// The store, at the lake's root.
@@ -66,7 +83,7 @@ pub struct Lake {
     /// The store's URL as configured.
     root: String,
     context: Context,
-    open: Mutex<HashMap<Ulid, Arc<Incarnation>>>,
+    open: Mutex<HashMap<Ulid, Opening>>,
 }
 
 impl Lake {
@@ -120,18 +137,25 @@ impl Lake {
     /// # Errors
     /// `NOT_FOUND`; store and format errors.
     pub async fn incarnation(&self, id: Ulid) -> Result<Arc<Incarnation>> {
-        let mut open = self.open.lock().await;
-        if let Some(found) = open.get(&id) {
-            return Ok(found.clone());
-        }
-        let opened = Incarnation::open(&self.store, id, self.context.clone()).await?;
-        open.insert(id, opened.clone());
-        Ok(opened)
+        let cell = {
+            let mut open = self.open.lock();
+            let opening = open.entry(id).or_default();
+            opening.asked_ms = (self.context.components.clock)();
+            opening.cell.clone()
+        };
+        let open = || Incarnation::open(&self.store, id, self.context.clone());
+        cell.get_or_try_init(open).await.cloned()
     }
 
-    /// The incarnations open in this process.
-    pub async fn opened(&self) -> Vec<Arc<Incarnation>> {
-        self.open.lock().await.values().cloned().collect()
+    /// Closes what no name means any more; requests under way keep what they hold.
+    pub(crate) fn close_unnamed(&self) {
+        let now = (self.context.components.clock)();
+        let catalog = self.catalog.head();
+        let mappings = catalog.state.names.values();
+        let named: HashSet<Ulid> = mappings.flat_map(Mapping::incarnations).collect();
+        let asked = |opening: &Opening| now.saturating_sub(opening.asked_ms) <= UNNAMED_MS_MAX;
+        let mut open = self.open.lock();
+        open.retain(|id, opening| named.contains(id) || asked(opening));
     }
 
     /// What a name means at the newest catalog version.
@@ -207,14 +231,8 @@ impl Lake {
     /// `NOT_FOUND`; `CONFLICT` when somebody else re-mapped the name meanwhile.
     pub async fn clear(&self, db: u32, name: &str, source: NewSource) -> Result<Ulid> {
         let mapping = self.mapping(db, name).await?;
-        let schema = self
-            .incarnation(mapping.live)
-            .await?
-            .manifest
-            .head()
-            .state
-            .schema
-            .clone();
+        let live = self.manifest_of(mapping.live).await?.head();
+        let schema = live.state.schema.clone();
         let key = CatalogState::key(db, name);
         let id = self
             .new_incarnation(&key, schema, source.into_source(0))
@@ -230,144 +248,41 @@ impl Lake {
         Ok(id)
     }
 
-    /// Begins a replay: a new incarnation fed beside the live one.
+    /// Finishes what is leaving: retire, sweep, forget. Run by every GC tick. One that
+    /// cannot be finished keeps none of the others.
     ///
     /// # Errors
-    /// `NOT_FOUND`; `INVALID` when a start lies below the live incarnation's floor.
-    pub async fn replay_start(&self, db: u32, name: &str, mut source: NewSource) -> Result<Ulid> {
-        let mapping = self.mapping(db, name).await?;
-        let live = self
-            .incarnation(mapping.live)
-            .await?
-            .manifest
-            .refresh()
-            .await?
-            .state
-            .clone();
-        let floor = live
-            .sources
-            .values()
-            .find(|s| s.topic == source.topic)
-            .map(|s| s.starts.clone());
-        for (partition, start) in floor.iter().flatten() {
-            let wanted = source.starts.entry(*partition).or_insert(*start);
-            // Nothing that was cleared comes back: earliest means the floor.
-            *wanted = (*wanted).max(*start);
-        }
-        let key = CatalogState::key(db, name);
-        let id = self
-            .new_incarnation(&key, live.schema.clone(), source.into_source(0))
-            .await?;
-        self.remap(&key, |before| {
-            let mut mapping = before.cloned().ok_or_else(|| Error::NotFound {
-                what: "collection",
-                name: key.clone(),
-            })?;
-            mapping.fed.push(id);
-            Ok(Some(mapping))
-        })
-        .await?;
-        Ok(id)
-    }
-
-    /// Makes a fed incarnation the live one; what was live stays fed, first in line
-    /// for a rollback. `None` = the first in line.
-    ///
-    /// # Errors
-    /// `INVALID` when it is not fed, or a checkpoint of it is behind the live one's.
-    pub async fn promote(&self, db: u32, name: &str, incarnation: Option<Ulid>) -> Result<Mapping> {
-        let mapping = self.mapping(db, name).await?;
-        let key = CatalogState::key(db, name);
-        let fed = &mapping.fed;
-        let target = incarnation
-            .or_else(|| fed.first().copied())
-            .filter(|id| fed.contains(id))
-            .ok_or_else(|| {
-                Error::Invalid(format!("{incarnation:?} is not fed by {key}: {fed:?}"))
-            })?;
-        self.check_caught_up(mapping.live, target).await?;
-        let others = fed.iter().copied().filter(|id| *id != target);
-        let after = Mapping {
-            live: target,
-            fed: std::iter::once(mapping.live).chain(others).collect(),
-        };
-        self.remap(&key, |before| match before == Some(&mapping) {
-            true => Ok(Some(after.clone())),
-            false => Err(Error::Conflict(format!(
-                "collection {key} became {before:?}"
-            ))),
-        })
-        .await?;
-        Ok(after)
-    }
-
-    /// Ends a fed incarnation.
-    ///
-    /// # Errors
-    /// `INVALID` when it is not fed.
-    pub async fn retire_fed(&self, db: u32, name: &str, incarnation: Ulid) -> Result<()> {
-        let key = CatalogState::key(db, name);
-        self.remap(&key, |before| {
-            let mut mapping = before.cloned().ok_or_else(|| Error::NotFound {
-                what: "collection",
-                name: key.clone(),
-            })?;
-            if !mapping.fed.contains(&incarnation) {
-                return Err(Error::Invalid(format!(
-                    "{incarnation} is not fed by {key}: {:?}",
-                    mapping.fed
-                )));
+    /// The first of what could not be finished; the next run takes it up again.
+    pub async fn finish_leaving(&self) -> Result<Vec<Ulid>> {
+        let leaving = self.catalog.refresh().await?.state.leaving.clone();
+        let (mut left, mut failed) = (Vec::new(), None);
+        for id in leaving {
+            match self.finish(id).await {
+                Ok(()) => left.push(id),
+                Err(error) => failed = failed.or(Some(error)),
             }
-            mapping.fed.retain(|id| *id != incarnation);
-            Ok(Some(mapping))
+        }
+        failed.map_or(Ok(left), Err)
+    }
+
+    async fn finish(&self, id: Ulid) -> Result<()> {
+        match self.manifest_of(id).await {
+            Ok(manifest) => retire(&manifest, &self.context.author).await?,
+            Err(Error::Manifest(ManifestError::NotFound { .. })) => {}
+            Err(error) => return Err(error),
+        }
+        self.commit_catalog(|state| {
+            let delta = CatalogDelta::Forget { incarnation: id };
+            Ok(state.leaving.contains(&id).then_some(delta))
         })
         .await
     }
 
-    /// Finishes what is leaving: retire, sweep, forget. Run by every GC tick.
-    ///
-    /// # Errors
-    /// Store errors; what is not finished is taken up by the next run.
-    pub async fn finish_leaving(&self) -> Result<Vec<Ulid>> {
-        let leaving = self.catalog.refresh().await?.state.leaving.clone();
-        for id in &leaving {
-            match self.incarnation(*id).await {
-                Ok(incarnation) => drop(incarnation.retire().await?),
-                Err(Error::Manifest(ManifestError::NotFound { .. })) => {}
-                Err(error) => return Err(error),
-            }
-            self.open.lock().await.remove(id);
-            self.commit_catalog(|state| {
-                let delta = CatalogDelta::Forget { incarnation: *id };
-                Ok(state.leaving.contains(id).then_some(delta))
-            })
-            .await?;
-        }
-        Ok(leaving.into_iter().collect())
-    }
-
-    async fn check_caught_up(&self, live: Ulid, target: Ulid) -> Result<()> {
-        let live = self.incarnation(live).await?.manifest.refresh().await?;
-        let ahead = self.incarnation(target).await?.manifest.refresh().await?;
-        let next_by_topic = |state: &IncarnationState| -> BTreeMap<(String, u32), u64> {
-            let flat = state.checkpoints.iter().flat_map(|(source, partitions)| {
-                let topic = state.sources[source].topic.clone();
-                partitions
-                    .iter()
-                    .map(move |(partition, c)| ((topic.clone(), *partition), c.next))
-            });
-            flat.collect()
-        };
-        let ahead = next_by_topic(&ahead.state);
-        for ((topic, partition), next) in next_by_topic(&live.state) {
-            let reached = ahead.get(&(topic.clone(), partition)).copied().unwrap_or(0);
-            if reached < next {
-                return Err(Error::Invalid(format!(
-                    "{target} is at {reached} of {topic} partition {partition}, the live incarnation at {next}"
-                )));
-            }
-        }
-        Ok(())
+    /// The commits of an incarnation, which tell all but its records: what a name needs of
+    /// it must not depend on whether its segments can be opened.
+    async fn manifest_of(&self, id: Ulid) -> Result<Manifest<IncarnationState>> {
+        let store = self.store.scoped(&Incarnation::prefix(id));
+        Ok(Manifest::open_with(store, self.context.components.clone()).await?)
     }
 
     async fn new_incarnation(&self, name: &str, schema: Schema, source: Source) -> Result<Ulid> {

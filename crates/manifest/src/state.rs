@@ -45,7 +45,8 @@ pub trait State: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
 
     /// What a base stores: an equivalent state, perhaps more compact. May write objects
     /// through `store` (scoped to the manifest) under names minted by the manifest's
-    /// rules; they become reachable only if the commit that follows wins.
+    /// rules; they become reachable only if the commit that follows wins. On `Err` the
+    /// commit goes on without it.
     async fn fold(&self, _store: &Store) -> Result<Self, StoreError> {
         Ok(self.clone())
     }
@@ -94,6 +95,13 @@ pub struct Head<S: State> {
     pub delta: Option<S::Delta>,
     /// What the next commit carries on: the base and the deltas since.
     pub(crate) chain: Arc<Chain>,
+}
+
+impl<S: State> Head<S> {
+    /// Whether what `version` names is kept: it is recent enough, or pinned.
+    pub fn retains(&self, version: u64) -> bool {
+        version >= self.state.retain_from() || self.state.pinned().contains(&version)
+    }
 }
 
 impl<S: State> Debug for Head<S> {

@@ -162,6 +162,42 @@ fn should_stand_at_the_stored_checkpoints_when_every_partition_is_lost() {
     });
 }
 
+/// Two processes that own everything, as two `up` on one store: the other one's commit
+/// is followed while the same stretch still lies in the active memtable here.
+#[test]
+fn should_end_a_flush_of_what_another_owner_committed_and_was_followed() {
+    run(async {
+        for (upto, sealed) in [(3, false), (3, true), (5, false), (5, true)] {
+            let (site, log) = (Site::new(L2, 2).await, log());
+            let (a, b) = (site.open("a").await, site.open("b").await);
+            deliver(&a, &log, 0, 0..3).await.expect("appended");
+            deliver(&b, &log, 0, 0..upto).await.expect("appended");
+            if sealed {
+                a.feed.seal(0);
+            }
+            b.flush().await.expect("flushed");
+            a.follow().await.expect("followed");
+            check(&a, &log, L2).await;
+            a.feed.seal(0);
+
+            let flushing = tokio::spawn({
+                let a = a.clone();
+                async move { a.flush().await }
+            });
+            let flushed = tokio::time::timeout(std::time::Duration::from_secs(20), flushing).await;
+
+            let flushed = flushed.expect("ends").expect("no panic").expect("flushed");
+            assert_eq!((flushed.commits, flushed.lost.len()), (0, 0), "{flushed:?}");
+            assert_eq!(a.feed.read(|view| view.bytes()), 0);
+            for partition in 0..2 {
+                catch_up(&a, &log, partition).await;
+            }
+            a.flush().await.expect("flushed");
+            finish(&site, &log, &[&a, &b]).await;
+        }
+    });
+}
+
 #[test]
 fn should_lose_all_later_tables_of_a_lost_partition() {
     run(async {
@@ -367,7 +403,9 @@ fn should_be_fenced_by_a_retire_and_keep_what_it_holds() {
         let (site, log) = (Site::new(L2, 2).await, log());
         let a = site.open("a").await;
         catch_up(&a, &log, 0).await;
-        site.open("b").await.retire().await.expect("retired");
+        let b = site.open("b").await;
+        let retired = crate::gc::retire(&b.manifest, &b.context.author).await;
+        retired.expect("retired");
         let error = a.flush().await.expect_err("fenced");
         assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
         assert_eq!(applied(&a, 0), 5);
