@@ -111,7 +111,7 @@ export interface FlushResult {
   /** Held in memory afterwards. */
   memtableBytes: number;
   ranges: { source: number; partition: number; from: string; to: string }[];
-  /** Partitions that another process has committed beyond us: claim them again from `next`. */
+  /** To consume again from `next`: another process is further, or a patch has to be judged again. */
   lost: { source: number; partition: number; next: string }[];
 }
 

@@ -23,7 +23,7 @@ use vexlake_store::Store;
 
 pub use self::check::{check, check_scope, verify};
 pub use self::gate::{Gate, crash_at};
-pub use self::log::{Change, Log, Message, TableWriter};
+pub use self::log::{Change, Log, Message, Order, TableWriter};
 use crate::append::{Appended, Batch, OnBad};
 use crate::error::Result;
 use crate::incarnation::{Context, Incarnation, Pools};
