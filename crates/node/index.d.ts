@@ -194,7 +194,7 @@ export declare class Lake {
   get(request: GetRequest): Promise<GetReply>;
   /** JSON, or an Arrow IPC stream for segments and commits. */
   describe(what: DescribeRequest): Promise<string | Uint8Array>;
-  /** Merges due, as JSON CompactionSpec[]; `options` are those that `run` will get. */
+  /** Merges due, as JSON CompactionSpec[]; `options`: memoryBytesMax (as `run` will get), deleteRetentionMs. */
   plan(incarnation: string, options?: string): Promise<string>;
   /** Runs one merge; answers its outcome as JSON. Cancel with alter({op: "cancel", job}). */
   run(

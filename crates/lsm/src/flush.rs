@@ -262,8 +262,8 @@ fn judge(
     }
 }
 
-/// Partitions of the memtable whose stored checkpoint is not where the stretch begins, or
-/// whose patches were `overtaken`, with the stored next offset.
+/// Partitions of the memtable whose stored checkpoint is not where the stretch begins, whose
+/// source is shut or whose patches were `overtaken`, with the stored next offset.
 fn gone_partitions(
     memtable: &Memtable,
     state: &IncarnationState,
@@ -272,7 +272,9 @@ fn gone_partitions(
     let stored = |(source, partition)| state.checkpoint(source, partition).map_or(0, |c| c.next);
     let stretches = memtable.stretches().iter();
     stretches
-        .filter(|(key, s)| stored(**key) != s.from || overtaken.contains(key))
+        .filter(|(key, s)| {
+            stored(**key) != s.from || state.is_shut(key.0) || overtaken.contains(key)
+        })
         .map(|(key, _)| (*key, stored(*key)))
         .collect()
 }

@@ -38,7 +38,7 @@ mod tests;
 mod verify;
 
 pub use catalog::{CatalogState, Mapping};
-pub use compact::{MergeOptions, Merged, Policy, Progress, Spec, plan_compaction};
+pub use compact::{MergeOptions, Merged, PlanOptions, Policy, Progress, Spec, plan_compaction};
 pub use error::{Error, ErrorKind, Result};
 pub use feed::{Feed, View};
 pub use flush::Flushed;

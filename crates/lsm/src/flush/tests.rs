@@ -602,3 +602,39 @@ fn should_judge_a_revived_patch_again() {
         finish(&site, &log, &[&a, &b]).await;
     });
 }
+
+#[test]
+fn should_judge_a_patch_again_whose_base_was_deleted_and_the_delete_dropped() {
+    run(async {
+        let (_site, mut log, [a, b]) = patched(&[600], (200, Change::Delete)).await;
+        log.upsert(0, "other", 550, 2);
+        log.upsert(1, "other", 500, 3);
+        log.upsert(2, "other", 500, 4);
+        // Partition 0 has passed the delete by a record that comes before the patch.
+        let messages = log.0.get_mut(&0).expect("a partition");
+        messages.swap(1, 2);
+        a.feed.reset();
+        deliver(&a, &log, 0, 1..2).await.expect("appended");
+        a.flush().await.expect("flushed");
+        for partition in [0, 2] {
+            catch_up(&a, &log, partition).await;
+        }
+        b.follow().await.expect("followed");
+        for partition in 1..3 {
+            catch_up(&b, &log, partition).await;
+        }
+        b.flush().await.expect("flushed");
+        merge(&b, &spec_of(&b, None)).await.expect("merged");
+        let dropped = b.snapshot().state().dropped_deletes.expect("dropped");
+        assert_eq!(dropped.log_time, 200);
+
+        let flushed = a.flush().await.expect("flushed");
+
+        assert!(flushed.lost.contains(&(0, 0, 2)), "{flushed:?}");
+        let refused = reasons(&a, &log, 0).await;
+        assert_eq!(refused, [(2, "patch-without-record")]);
+        a.flush().await.expect("flushed");
+        check(&a, &log, L2).await;
+        verify(&a, &log).await;
+    });
+}

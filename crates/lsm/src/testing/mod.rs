@@ -205,7 +205,7 @@ pub async fn merge(handle: &Incarnation, spec: &Spec) -> Result<Merged> {
         .await
 }
 
-/// A merge of these segments, or of all.
+/// A merge of these segments, or of all, that drops every delete that may go.
 pub fn spec_of(handle: &Incarnation, inputs: Option<Vec<Ulid>>) -> Spec {
     let snapshot = handle.snapshot();
     let inputs = inputs.unwrap_or_else(|| snapshot.segments.keys().copied().collect());
@@ -218,6 +218,7 @@ pub fn spec_of(handle: &Incarnation, inputs: Option<Vec<Ulid>>) -> Spec {
         bytes_in: 0,
         predicted_bytes: 0,
         entries_in: 0,
+        drop_deletes_before: snapshot.state().horizon(),
         version: snapshot.version(),
     }
 }
@@ -228,6 +229,8 @@ pub fn eager() -> Policy {
         fan_in: 2,
         inputs_max: 3,
         shadow_ratio: 0.4,
+        delete_retention_ms: 3,
+        delete_ratio: 0.2,
         ..Policy::default()
     }
 }
