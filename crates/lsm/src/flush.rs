@@ -169,10 +169,9 @@ impl Incarnation {
         let spool = tempfile::tempdir_in(&self.context.spool).map_err(|e| {
             Error::Unavailable(format!("spool {}: {e}", self.context.spool.display()))
         })?;
-        let (memtable, ours, path) = (memtable.clone(), ours.clone(), spool.path().to_owned());
-        let built = tokio::task::spawn_blocking(move || -> Result<Built> {
-            let mut writer = SegmentWriter::create(&path, id, &schema)?;
-            for entry in ours.entries(&memtable) {
+        let built = self.context.pools.in_background(|| -> Result<Built> {
+            let mut writer = SegmentWriter::create(spool.path(), id, &schema)?;
+            for entry in ours.entries(memtable) {
                 if let Some(vector) = memtable.vector(entry) {
                     let (id, attrs) = (memtable.id(entry), memtable.attrs(entry));
                     writer.push(&Row {
@@ -184,7 +183,7 @@ impl Incarnation {
                     })?;
                 }
             }
-            for entry in ours.entries(&memtable).filter(|e| e.slot.is_none()) {
+            for entry in ours.entries(memtable).filter(|e| e.slot.is_none()) {
                 let id = memtable.id(entry);
                 writer.delete(&Delete {
                     id,
@@ -193,9 +192,7 @@ impl Incarnation {
                 })?;
             }
             Ok(writer.finish()?)
-        })
-        .await
-        .map_err(|e| Error::Internal(format!("segment build ended: {e}")))??;
+        })?;
         upload(&self.store.scoped(&format!("seg/{id}")), &built).await?;
         Ok(Some(built.meta))
     }

@@ -25,6 +25,7 @@ mod get;
 mod incarnation;
 mod lake;
 mod memtable;
+mod pools;
 pub mod record;
 mod search;
 mod shadow;
@@ -44,8 +45,9 @@ pub use feed::{Feed, View};
 pub use flush::Flushed;
 pub use gc::{Collected, GcOptions};
 pub use get::{Got, Want};
-pub use incarnation::{Context, Incarnation, Pools};
+pub use incarnation::{Context, Incarnation};
 pub use lake::{FORMAT, Lake, LakeInfo, LakeOptions};
+pub use pools::Pools;
 pub use search::{Answers, Hit, K_MAX, Scope, Search};
 pub use snapshot::Snapshot;
 pub use state::{

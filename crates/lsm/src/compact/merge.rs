@@ -244,6 +244,7 @@ impl Incarnation {
             .collect();
         let mut pace = Pace::new(options.bytes_per_second_max);
         let (mut done, mut kept) = (0u64, 0u32);
+        let (pools, runtime) = (&self.context.pools, tokio::runtime::Handle::current());
         for view in inputs {
             let map = row_maps.get_mut(&view.id()).expect("one map per input");
             let mut from = 0;
@@ -252,8 +253,8 @@ impl Incarnation {
                     return Ok(None);
                 }
                 let count = batch.min(view.reader.rows() - from);
-                let rows = view.reader.read_rows(from, count).await?;
-                tokio::task::block_in_place(|| -> Result<()> {
+                pools.in_background(|| -> Result<()> {
+                    let rows = runtime.block_on(view.reader.read_rows(from, count))?;
                     for index in 0..count {
                         let row: Row<'_> = rows.row(index as usize);
                         if view.shadow.contains(from + index) {
@@ -278,38 +279,37 @@ impl Incarnation {
                 pace.wait(2 * u64::from(count) * row_bytes).await;
             }
         }
-        for view in inputs {
-            let map = row_maps.get_mut(&view.id()).expect("one map per input");
-            let reader = &view.reader;
-            for entry in reader.rows()..reader.entries() {
-                let (id, position) = (reader.id(entry), reader.position(entry));
-                let shadowed = view.shadow.contains(entry);
-                if shadowed || merge.may_drop(id, &position) {
-                    dropped.entries += 1;
-                    dropped.hash += EntryHash::of_delete(id, &position);
-                    if !shadowed {
-                        let (entries, log_time) = (1, position.log_time);
-                        let one = DroppedDeletes { entries, log_time };
-                        DroppedDeletes::add(&mut dropped.deletes, one);
+        pools.in_background(|| -> Result<()> {
+            for view in inputs {
+                let map = row_maps.get_mut(&view.id()).expect("one map per input");
+                let reader = &view.reader;
+                for entry in reader.rows()..reader.entries() {
+                    let (id, position) = (reader.id(entry), reader.position(entry));
+                    let shadowed = view.shadow.contains(entry);
+                    if shadowed || merge.may_drop(id, &position) {
+                        dropped.entries += 1;
+                        dropped.hash += EntryHash::of_delete(id, &position);
+                        if !shadowed {
+                            let (entries, log_time) = (1, position.log_time);
+                            let one = DroppedDeletes { entries, log_time };
+                            DroppedDeletes::add(&mut dropped.deletes, one);
+                        }
+                        continue;
                     }
-                    continue;
+                    map[entry as usize] = kept;
+                    writer.delete(&Delete {
+                        id,
+                        event_time: reader.event_time(entry),
+                        position,
+                    })?;
+                    kept += 1;
                 }
-                map[entry as usize] = kept;
-                writer.delete(&Delete {
-                    id,
-                    event_time: reader.event_time(entry),
-                    position,
-                })?;
-                kept += 1;
             }
-        }
+            Ok(())
+        })?;
         let built = match kept {
             0 => None,
-            _ => Some(
-                tokio::task::spawn_blocking(move || writer.finish())
-                    .await
-                    .map_err(|e| Error::Internal(format!("merge ended: {e}")))??,
-            ),
+            _ => Some(pools.in_background(|| writer.finish())?),
         };
         Ok(Some(Output {
             built,

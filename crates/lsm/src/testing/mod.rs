@@ -26,7 +26,8 @@ pub use self::gate::{Gate, crash_at};
 pub use self::log::{Change, Log, Message, Order, TableWriter};
 use crate::append::{Appended, Batch, OnBad};
 use crate::error::Result;
-use crate::incarnation::{Context, Incarnation, Pools};
+use crate::incarnation::{Context, Incarnation};
+use crate::pools::Pools;
 use crate::state::{IncarnationState, Schema, Source};
 use crate::{MergeOptions, Merged, Policy, Spec};
 
