@@ -112,7 +112,7 @@ export interface FlushResult {
   /** Held in memory afterwards. */
   memtableBytes: number;
   ranges: { source: number; partition: number; from: string; to: string }[];
-  /** Partitions that another process has committed beyond us: claim them again from `next`. */
+  /** To consume again from `next`: another process is further, or a patch has to be judged again. */
   lost: { source: number; partition: number; next: string }[];
 }
 
@@ -195,7 +195,7 @@ export declare class Lake {
   get(request: GetRequest): Promise<GetReply>;
   /** JSON, or an Arrow IPC stream for segments and commits. */
   describe(what: DescribeRequest): Promise<string | Uint8Array>;
-  /** Merges due, as JSON CompactionSpec[]; `options` are those that `run` will get. */
+  /** Merges due, as JSON CompactionSpec[]; `options`: memoryBytesMax (as `run` will get), deleteRetentionMs. */
   plan(incarnation: string, options?: string): Promise<string>;
   /** Runs one merge; answers its outcome as JSON. Cancel with alter({op: "cancel", job}). */
   run(

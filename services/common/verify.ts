@@ -36,6 +36,7 @@ const report = z.object({
   keys: z.number(),
   missing: z.number(),
   duplicated: z.number(),
+  forgotten: z.number(),
   timingDependent: z.number(),
   recounted: z.boolean(),
   partitions: z.array(

@@ -9,7 +9,12 @@ import { startCompactor } from "./main.ts";
 import { FakeLake } from "./testing/fake-lake.ts";
 
 const CONFIG = {
-  compactor: { http: "127.0.0.1:0", memory_bytes_max: 64 * 1_048_576, bytes_per_second_max: 10_000_000 },
+  compactor: {
+    http: "127.0.0.1:0",
+    memory_bytes_max: 64 * 1_048_576,
+    bytes_per_second_max: 10_000_000,
+    delete_retention_ms: 86_400_000,
+  },
   jobs: { prefix: "t" },
 };
 const HOUR_MS = 3_600_000;
@@ -61,6 +66,7 @@ describe("compactor", () => {
 
     expect(lake.refreshed.slice(0, 3)).toEqual([null, ulid(1), ulid(2)]);
     expect(first.spec).toEqual(compaction(1).spec);
+    expect(lake.planned).toEqual({ memoryBytesMax: 67_108_864, deleteRetentionMs: 86_400_000 });
     expect(first.options).toEqual({ memoryBytesMax: 67_108_864, bytesPerSecondMax: 10_000_000 });
     expect(shown).toMatchObject({
       reason: "size tier: spec 0",

@@ -18,10 +18,16 @@ export interface Target {
   incarnation: string;
 }
 
-/** What a merge may use: of plans and runs alike. */
+/** What a merge may use. */
 export interface MergeCaps {
   memoryBytesMax: number;
   bytesPerSecondMax: number;
+}
+
+/** What a plan must fit, and which deletes it may let go. */
+export interface PlanOptions {
+  memoryBytesMax: number;
+  deleteRetentionMs: number;
 }
 
 const specs = z.array(compactionSpec);
@@ -54,9 +60,9 @@ export async function readTargets(lake: CoreLake): Promise<Target[]> {
 export async function readPlan(
   lake: CoreLake,
   incarnation: string,
-  caps: MergeCaps,
+  options: PlanOptions,
 ): Promise<CompactionSpec[]> {
-  return parseCore("plan", specs, await lake.plan(incarnation, JSON.stringify(caps)));
+  return parseCore("plan", specs, await lake.plan(incarnation, JSON.stringify(options)));
 }
 
 export function parseOutcome(text: string): RunOutcome {

@@ -75,7 +75,11 @@ export async function startCompactor(config: CompactorConfig, deps: CompactorDep
     memoryBytesMax: config.compactor.memory_bytes_max,
     bytesPerSecondMax: config.compactor.bytes_per_second_max,
   };
-  const planner = new Planner({ lake, runner, logger, metrics, caps, intervalMs: tuning.planIntervalMs });
+  const options = {
+    memoryBytesMax: caps.memoryBytesMax,
+    deleteRetentionMs: config.compactor.delete_retention_ms,
+  };
+  const planner = new Planner({ lake, runner, logger, metrics, options, intervalMs: tuning.planIntervalMs });
   const gcPayload = (
     options: { incarnation: string | null; dryRun: boolean },
     reason = "requested",

@@ -13,7 +13,7 @@
  */
 import { type JobLogger, type JobRunner, messageOf } from "../common/jobs/runner.ts";
 import { type Busy, busyOf, chooseSpec } from "./choose.ts";
-import { type CoreLake, type MergeCaps, readPlan, readTargets, type Target } from "./core.ts";
+import { type CoreLake, type PlanOptions, readPlan, readTargets, type Target } from "./core.ts";
 import type { CompactorMetrics } from "./metrics.ts";
 
 /** Seals come every ~10 s per collection (seal_age_ms), so planning twice as often misses none. */
@@ -37,8 +37,7 @@ export interface PlannerDeps {
   runner: JobRunner;
   logger: JobLogger;
   metrics: CompactorMetrics;
-  /** What a merge may use here: what is planned must fit it. */
-  caps: MergeCaps;
+  options: PlanOptions;
   intervalMs?: number;
   nowMs?: () => number;
 }
@@ -125,7 +124,7 @@ export class Planner {
     const { runner, lake, metrics, logger } = this.#deps;
     try {
       await lake.refresh(incarnation);
-      const spec = chooseSpec(await readPlan(lake, incarnation, this.#deps.caps), busy);
+      const spec = chooseSpec(await readPlan(lake, incarnation, this.#deps.options), busy);
       if (spec === null) return;
       const { outcome, id } = await runner.enqueue("compaction", { collection, spec }, incarnation);
       summary[outcome] += 1;

@@ -46,6 +46,7 @@ describe("compactor process", () => {
       http: "127.0.0.1:8082",
       memory_bytes_max: 536_870_912,
       bytes_per_second_max: 104_857_600,
+      delete_retention_ms: 604_800_000,
     });
   });
 });

@@ -7,7 +7,8 @@
  *
  * A flush that fails is loud and tried again with growing waits; nothing is lost by it, because the
  * memtables stay and the checkpoints move only with a commit. Partitions that another process has
- * committed beyond us are claimed again from where the lake stands.
+ * committed beyond us, and those with a patch to be judged again, are claimed again from where the lake
+ * stands.
  */
 import type { AppendResult, FlushResult, Lake } from "@vexlake/core";
 import type { Feed } from "../common/feed/feed.ts";
@@ -133,7 +134,7 @@ export class Flusher implements FeedAttachment {
       if (result.lost.length > 0) {
         logger.warn(
           { incarnation, lost: result.lost },
-          "partitions are another process's now, claiming again",
+          "partitions moved, or a record overtook what a patch builds on: claiming them again",
         );
         await feed.reclaim();
       }

@@ -22,7 +22,12 @@ describe("compactor on BullMQ", () => {
     const lake = new FakeLake();
     const registry = new Registry();
     const config = {
-      compactor: { http: "127.0.0.1:0", memory_bytes_max: 67_108_864, bytes_per_second_max: 10_000_000 },
+      compactor: {
+        http: "127.0.0.1:0",
+        memory_bytes_max: 67_108_864,
+        bytes_per_second_max: 10_000_000,
+        delete_retention_ms: 604_800_000,
+      },
       jobs: { redis: redis.url, prefix: "t" },
     };
     const tuning = { planIntervalMs: 50, gcIntervalMs: HOUR_MS, backoffMs: 10 };

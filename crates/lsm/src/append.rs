@@ -13,7 +13,8 @@
 //!
 //! A patch becomes a whole record at its own position. Its base must be the newest
 //! version of its key *and* lie in the same partition of the same source: only there
-//! does the log order the two for every reader alike.
+//! does the log order the two for every reader alike. The flush looks again whether that
+//! still holds at the head.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -353,6 +354,7 @@ struct Whole<'a> {
     vector: Option<Cow<'a, [f32]>>,
     attrs: Option<Cow<'a, str>>,
     position: Position,
+    base: Option<Position>,
 }
 
 impl Whole<'_> {
@@ -363,6 +365,7 @@ impl Whole<'_> {
             attrs: self.attrs.as_deref(),
             event_time: record.event_time,
             position: self.position,
+            base: self.base,
         }
     }
 }
@@ -384,6 +387,7 @@ fn complete<'a>(
             vector,
             attrs,
             position,
+            base: None,
         });
     }
     let (at, base_vector, base_attrs) = base_of(view, record, held).ok_or_else(|| {
@@ -407,11 +411,13 @@ fn complete<'a>(
             vector,
             attrs: base_attrs.map(Cow::Owned),
             position,
+            base: Some(at),
         },
         _ => Whole {
             vector: Some(Cow::Owned(base_vector)),
             attrs,
             position,
+            base: Some(at),
         },
     })
 }

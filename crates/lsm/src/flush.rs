@@ -1,17 +1,22 @@
 //! Flush: sealed memtables become segments, each by one commit.
 //!
 //! 1. Seal the active memtable; take the sealed ones oldest first, one at a time.
-//! 2. Build one segment of the entries alive and upload it.
-//! 3. On the head to commit on: drop the partitions whose checkpoint is not ours any
-//!    more, and if there were any, build again without them, reviving what only their
-//!    records had beaten. Find for every key the entry that is live at that head: an
-//!    older one gets a shadow bit, a newer one makes our entry born shadowed.
-//! 4. Commit. A lost race goes back to 3 with the new head; only segments added since
-//!    are probed, everything else found before still stands.
-//! 5. Show the new version, which drops the memtable from the feed.
+//! 2. On the head to commit on: drop the partitions whose checkpoint is not ours any
+//!    more, reviving what only their records had beaten. Find for every key the entry
+//!    that is live at that head.
+//! 3. Judge patches again: one is wrong where a record of another partition came to lie
+//!    between its base and itself. Its whole partition is left out like one that is not
+//!    ours, and 2 begins anew; reported as lost, it is consumed again from its
+//!    checkpoint, where the patch meets that record and the ordinary rule judges it.
+//! 4. Build one segment of what remains and upload it, unless that was done already.
+//! 5. Commit with the shadows of what 2 found: an older entry gets a shadow bit, a newer
+//!    one makes ours born shadowed. A lost race goes back to 2 with the new head; only
+//!    segments added since are probed, everything else found before still stands.
+//! 6. Show the new version, which drops the memtable from the feed.
 //!
-//! Invariant: what a memtable holds is either committed exactly once or belongs to a
-//! partition whose next owner consumes it again from the stored checkpoint.
+//! Invariants: what a memtable holds is either committed exactly once or belongs to a
+//! partition whose next owner consumes it again from the stored checkpoint; no patch is
+//! committed on a base that something committed with or before it has overtaken.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -19,7 +24,7 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 use ulid::Ulid;
 use vexlake_manifest::{Head, ManifestError, State};
-use vexlake_segment::{Built, Delete, Row, SegmentMeta, SegmentWriter, upload};
+use vexlake_segment::{Built, Delete, Position, Row, SegmentMeta, SegmentWriter, upload};
 
 use crate::error::{Error, Result};
 use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Incarnation};
@@ -45,7 +50,8 @@ pub struct Flushed {
     pub bytes: u64,
     /// Committed stretches.
     pub ranges: Vec<Range>,
-    /// (source, partition, stored next) of partitions that another process owns now.
+    /// (source, partition, stored next) of partitions to be consumed again from there:
+    /// another process owns them now, or a patch of theirs has to be judged again.
     pub lost: Vec<(u32, u32, u64)>,
 }
 
@@ -77,7 +83,8 @@ impl Incarnation {
         while let Some(memtable) = self.feed.oldest_sealed() {
             self.flush_one(&memtable, &mut flushed).await?;
             if !flushed.lost.is_empty() {
-                // What is buffered beyond a lost partition's checkpoint is the new owner's now.
+                // What is buffered beyond a lost partition's checkpoint follows from what was
+                // given up, or is the new owner's now.
                 self.feed.reset().await;
             }
         }
@@ -88,15 +95,24 @@ impl Incarnation {
         let mut share: Option<Arc<Share>> = None;
         let mut segment: Option<SegmentMeta> = None;
         let mut probe = Probe::default();
+        let mut overtaken = BTreeSet::new();
         for _ in 0..=COMMIT_ATTEMPTS_MAX {
             // The newest known: another task of this process may have followed meanwhile.
             let head = self.manifest.head();
-            let gone = gone_partitions(memtable, &head.state);
-            let lost = lost_partitions(memtable, &gone);
-            let ours = match &share {
-                Some(share) if share.gone.keys().eq(gone.keys()) => share.clone(),
-                _ => Arc::new(Share::of(memtable, gone, &head.state)),
+            let judged = async {
+                let snapshot = self.opened(&head).await?;
+                let judged = judge(memtable, &snapshot, &share, &mut overtaken, &mut probe).await?;
+                Ok((snapshot, judged))
             };
+            let (snapshot, (ours, gone)) = match judged.await {
+                Err(error) => {
+                    // Merged away and swept under the look-up: a newer head says what is there.
+                    self.leave_swept(error, head.version).await?;
+                    continue;
+                }
+                Ok(judged) => judged,
+            };
+            let lost = lost_partitions(memtable, &gone);
             if ours.ranges.is_empty() {
                 flushed.lost.extend(lost);
                 self.show(head).await?;
@@ -111,20 +127,15 @@ impl Incarnation {
                     .as_ref()
                     .is_some_and(|share| Arc::ptr_eq(share, &ours))
             {
-                probe = Probe::default();
                 segment = self.write_segment(memtable, &ours).await?;
                 (self.context.components.crash)("flush:uploaded");
             }
             share = Some(ours.clone());
-            let shadows = self.shadows(memtable, &ours, segment.as_ref(), &head, &mut probe);
-            let shadows = match shadows.await {
-                Err(error) => {
-                    // Merged away and swept under the look-up: a newer head says what is there.
-                    self.leave_swept(error, head.version).await?;
-                    continue;
-                }
-                Ok(shadows) => shadows,
-            };
+            let bits = segment.as_ref().map(|segment| {
+                tokio::task::block_in_place(|| probe.bits(memtable, &ours, segment, &snapshot))
+            });
+            let name = self.manifest.mint();
+            let shadows = Shadows::place(bits.unwrap_or_default(), &self.store, name).await?;
             let adds: Vec<SegmentMeta> = segment.iter().cloned().collect();
             let delta = Delta::Append {
                 ranges: ours.ranges.clone(),
@@ -167,10 +178,9 @@ impl Incarnation {
         let spool = tempfile::tempdir_in(&self.context.spool).map_err(|e| {
             Error::Unavailable(format!("spool {}: {e}", self.context.spool.display()))
         })?;
-        let (memtable, ours, path) = (memtable.clone(), ours.clone(), spool.path().to_owned());
-        let built = tokio::task::spawn_blocking(move || -> Result<Built> {
-            let mut writer = SegmentWriter::create(&path, id, &schema)?;
-            for entry in ours.entries(&memtable) {
+        let built = self.context.pools.in_background(|| -> Result<Built> {
+            let mut writer = SegmentWriter::create(spool.path(), id, &schema)?;
+            for entry in ours.entries(memtable) {
                 if let Some(vector) = memtable.vector(entry) {
                     let (id, attrs) = (memtable.id(entry), memtable.attrs(entry));
                     writer.push(&Row {
@@ -182,7 +192,7 @@ impl Incarnation {
                     })?;
                 }
             }
-            for entry in ours.entries(&memtable).filter(|e| e.slot.is_none()) {
+            for entry in ours.entries(memtable).filter(|e| e.slot.is_none()) {
                 let id = memtable.id(entry);
                 writer.delete(&Delete {
                     id,
@@ -191,42 +201,20 @@ impl Incarnation {
                 })?;
             }
             Ok(writer.finish()?)
-        })
-        .await
-        .map_err(|e| Error::Internal(format!("segment build ended: {e}")))??;
+        })?;
         upload(&self.store.scoped(&format!("seg/{id}")), &built).await?;
         Ok(Some(built.meta))
     }
 
-    /// The shadow bits of this flush on `head`: in older segments and in its own.
-    async fn shadows(
-        &self,
-        memtable: &Memtable,
-        ours: &Share,
-        segment: Option<&SegmentMeta>,
-        head: &Arc<Head<IncarnationState>>,
-        probe: &mut Probe,
-    ) -> Result<Shadows> {
-        let Some(segment) = segment else {
-            return Ok(Shadows::default());
-        };
+    /// The snapshot of `head`, which readers need not see yet.
+    async fn opened(&self, head: &Arc<Head<IncarnationState>>) -> Result<Arc<Snapshot>> {
         let current = self.snapshot();
-        let snapshot = match current.version() == head.version {
-            true => current,
-            false => {
-                let opened = Snapshot::open(
-                    &self.store,
-                    &self.context.cache,
-                    head.clone(),
-                    Some(&current),
-                )
-                .await?;
-                Arc::new(opened)
-            }
-        };
-        probe.update(memtable, ours, &snapshot).await?;
-        let bits = tokio::task::block_in_place(|| probe.bits(memtable, ours, segment, &snapshot));
-        Ok(Shadows::place(bits, &self.store, self.manifest.mint()).await?)
+        if current.version() == head.version {
+            return Ok(current);
+        }
+        let (store, cache) = (&self.store, &self.context.cache);
+        let opened = Snapshot::open(store, cache, head.clone(), Some(&current)).await?;
+        Ok(Arc::new(opened))
     }
 }
 
@@ -251,19 +239,54 @@ impl Flushed {
     }
 }
 
-/// Partitions of the memtable whose stored checkpoint is not where the stretch begins,
-/// with the stored next offset.
-fn gone_partitions(memtable: &Memtable, state: &IncarnationState) -> Gone {
+/// Our share on a head: without what is not ours and what has to be judged again, which goes
+/// to `overtaken`. The share `before` stands while the same partitions are left out, and
+/// with it what the probe found.
+async fn judge(
+    memtable: &Memtable,
+    snapshot: &Snapshot,
+    before: &Option<Arc<Share>>,
+    overtaken: &mut BTreeSet<(u32, u32)>,
+    probe: &mut Probe,
+) -> Result<(Arc<Share>, Gone)> {
+    let state = snapshot.state();
+    loop {
+        let gone = gone_partitions(memtable, state, overtaken);
+        let ours = match before {
+            Some(share) if share.gone.keys().eq(gone.keys()) => share.clone(),
+            _ => {
+                *probe = Probe::default();
+                Arc::new(Share::of(memtable, gone.clone(), state))
+            }
+        };
+        probe.update(memtable, &ours, snapshot).await?;
+        let fresh = ours.overtaken(memtable, &probe.found, state);
+        if fresh.is_empty() {
+            return Ok((ours, gone));
+        }
+        overtaken.extend(fresh);
+    }
+}
+
+/// Partitions of the memtable whose stored checkpoint is not where the stretch begins, whose
+/// source is shut or whose patches were `overtaken`, with the stored next offset.
+fn gone_partitions(
+    memtable: &Memtable,
+    state: &IncarnationState,
+    overtaken: &BTreeSet<(u32, u32)>,
+) -> Gone {
     let stored = |(source, partition)| state.checkpoint(source, partition).map_or(0, |c| c.next);
     let stretches = memtable.stretches().iter();
     stretches
-        .filter(|(key, s)| stored(**key) != s.from)
+        .filter(|(key, s)| {
+            stored(**key) != s.from || state.is_shut(key.0) || overtaken.contains(key)
+        })
         .map(|(key, _)| (*key, stored(*key)))
         .collect()
 }
 
-/// Those of the gone partitions that somebody else moved. A stretch that is committed to
-/// its very end is not lost, and mostly our own: a commit whose answer did not arrive.
+/// Those of the gone partitions that have to be consumed again. A stretch that is committed
+/// to its very end is not lost, and mostly our own: a commit whose answer did not arrive.
 fn lost_partitions(memtable: &Memtable, gone: &Gone) -> Vec<(u32, u32, u64)> {
     let moved = gone
         .iter()
@@ -271,6 +294,10 @@ fn lost_partitions(memtable: &Memtable, gone: &Gone) -> Vec<(u32, u32, u64)> {
     moved
         .map(|((source, partition), next)| (*source, *partition, *next))
         .collect()
+}
+
+fn partition_of(position: &Position) -> (u32, u32) {
+    (position.source, position.partition)
 }
 
 /// What of a memtable is still ours to commit.
@@ -286,7 +313,6 @@ impl Share {
     /// it, also where they had beaten records of ours: those are revived, since the
     /// offsets that beat them are committed later, by somebody else.
     fn of(memtable: &Memtable, gone: Gone, state: &IncarnationState) -> Self {
-        let key_of = |entry: &Entry| (entry.position.source, entry.position.partition);
         let all = || memtable.entries().iter().zip(0..);
         let mut ledgers: BTreeMap<(u32, u32), Ledger> = memtable
             .stretches()
@@ -300,7 +326,9 @@ impl Share {
                 .collect()
         } else {
             let mut newest: HashMap<&str, EntryIndex> = HashMap::new();
-            for (entry, index) in all().filter(|(entry, _)| !gone.contains_key(&key_of(entry))) {
+            for (entry, index) in
+                all().filter(|(entry, _)| !gone.contains_key(&partition_of(&entry.position)))
+            {
                 let best = newest.entry(memtable.id(entry)).or_insert(index);
                 let order = |index: EntryIndex| state.order(&memtable.entry(index).position);
                 *best = if order(index) > order(*best) {
@@ -317,7 +345,7 @@ impl Share {
                 .filter(|entry| !entry.alive)
             {
                 let ledger = ledgers
-                    .get_mut(&key_of(entry))
+                    .get_mut(&partition_of(&entry.position))
                     .expect("an entry belongs to a stretch");
                 ledger.kept += 1;
                 ledger.superseded -= 1;
@@ -342,6 +370,54 @@ impl Share {
             gone,
             entries,
         }
+    }
+
+    /// Partitions with a patch whose base is not the newest version before it any more.
+    /// `found` is what the head holds of each entry's key.
+    ///
+    /// Only records of other partitions can come between the two: what their own held
+    /// there was known when the patch was completed.
+    fn overtaken(
+        &self,
+        memtable: &Memtable,
+        found: &[Option<Location>],
+        state: &IncarnationState,
+    ) -> BTreeSet<(u32, u32)> {
+        let between = |base: &Position, rival: &Position, patch: &Position| {
+            let (base, rival_at, at) = (state.order(base), state.order(rival), state.order(patch));
+            partition_of(rival) != partition_of(patch) && base < rival_at && rival_at < at
+        };
+        let mut overtaken = BTreeSet::new();
+        let mut patches: HashMap<&str, (&Position, &Position)> = HashMap::new();
+        for (index, found) in self.entries.iter().zip(found) {
+            let Some(base) = memtable.base(*index) else {
+                continue;
+            };
+            let entry = memtable.entry(*index);
+            let (at, partition) = (&entry.position, partition_of(&entry.position));
+            let is_overtaken = match found {
+                Some(found) => between(base, &found.position, at),
+                // A base that was committed and has no successor: a delete that came over it
+                // was dropped since.
+                None => base.offset < memtable.stretches()[&partition].from,
+            };
+            if is_overtaken {
+                overtaken.insert(partition);
+            }
+            patches.insert(memtable.id(entry), (base, at));
+        }
+        if !overtaken.is_empty() || patches.is_empty() {
+            return overtaken;
+        }
+        // A rival that arrived after the patch and is committed with it. One partition at a
+        // time, so that two whose patches overtake each other are not left out for ever.
+        let rivals = memtable.entries().iter();
+        let mut rivals = rivals.filter(|e| !self.gone.contains_key(&partition_of(&e.position)));
+        let first = rivals.find_map(|rival| {
+            let (base, patch) = patches.get(memtable.id(rival))?;
+            between(base, &rival.position, patch).then(|| partition_of(patch))
+        });
+        first.into_iter().collect()
     }
 
     fn entries<'a>(&'a self, memtable: &'a Memtable) -> impl Iterator<Item = &'a Entry> {

@@ -16,6 +16,7 @@ use vexlake_store::Store;
 use crate::compact::{Policy, Spec, plan_compaction};
 use crate::error::{Error, Result};
 use crate::feed::Feed;
+use crate::pools::Pools;
 use crate::snapshot::Snapshot;
 use crate::state::{Delta, IncarnationState, NewSource};
 
@@ -30,33 +31,8 @@ pub struct Context {
     pub spool: PathBuf,
     /// Blocks of exact vectors and index pages, shared by all segments.
     pub cache: BlockCache,
-    /// Threads that scan.
+    /// Threads for searches and for background work.
     pub pools: Pools,
-}
-
-/// The CPU pools. Searches have their own, so that a merge never queues before them.
-#[derive(Clone)]
-pub struct Pools {
-    /// One thread a core.
-    pub search: Arc<rayon::ThreadPool>,
-}
-
-impl Pools {
-    /// Pools of `threads` threads; 0 = one a core.
-    ///
-    /// # Errors
-    /// When the system refuses a thread.
-    pub fn new(threads: usize) -> Result<Self> {
-        let named = |index| format!("vexlake-search-{index}");
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(named)
-            .build();
-        let pool = pool.map_err(|e| Error::Internal(format!("search pool: {e}")))?;
-        Ok(Self {
-            search: Arc::new(pool),
-        })
-    }
 }
 
 /// An open incarnation; see the file header.

@@ -28,7 +28,8 @@ use self::open::{check_name, check_schema, open_catalog, open_info, prepare_spoo
 use crate::catalog::{CatalogDelta, CatalogState, Mapping};
 use crate::error::{Error, Result};
 use crate::gc::retire;
-use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Context, Incarnation, Pools};
+use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Context, Incarnation};
+use crate::pools::Pools;
 use crate::state::{IncarnationState, NewSource, Schema, Source};
 
 /// The format of everything below a lake's root.

@@ -25,6 +25,7 @@ mod get;
 mod incarnation;
 mod lake;
 mod memtable;
+mod pools;
 pub mod record;
 mod search;
 mod shadow;
@@ -38,15 +39,16 @@ mod tests;
 mod verify;
 
 pub use catalog::{CatalogState, Mapping};
-pub use compact::{MergeOptions, Merged, Policy, Progress, Spec, plan_compaction};
+pub use compact::{MergeOptions, Merged, PlanOptions, Policy, Progress, Spec, plan_compaction};
 pub use describe::{CollectionInfo, IncarnationInfo, Listed};
 pub use error::{Error, ErrorKind, Result};
 pub use feed::{Feed, View};
 pub use flush::Flushed;
 pub use gc::{Collected, GcOptions};
 pub use get::{Got, Want};
-pub use incarnation::{Context, Incarnation, Pools};
+pub use incarnation::{Context, Incarnation};
 pub use lake::{FORMAT, Lake, LakeInfo, LakeOptions};
+pub use pools::Pools;
 pub use search::{Answers, Hit, K_MAX, Scope, Search};
 pub use snapshot::Snapshot;
 pub use state::{

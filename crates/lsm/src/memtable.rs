@@ -8,7 +8,8 @@
 //! Invariants:
 //! - at most one entry of a key is alive: the one with the newest position;
 //! - each consumed offset counts in exactly one ledger column of its partition;
-//! - a range is contiguous: a record is taken at `to`, or the batch is refused.
+//! - a range is contiguous: a record is taken at `to`, or the batch is refused;
+//! - a patch remembers what it was completed from, until the flush has looked at the head.
 //!
 //! Left out on purpose: space of dead entries is not reused before the flush, since
 //! a reader may be scanning it.
@@ -25,6 +26,8 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Bookkeeping per entry beside its own bytes: the entry (96), its slot (8), the
 /// hash-table share (~10) and the norm (4).
 const ENTRY_OVERHEAD_BYTES: usize = 120;
+/// A patch's base: a position (32) and its share of a tree node.
+const BASE_BYTES: usize = 56;
 
 /// Index of an entry in arrival order.
 pub type EntryIndex = u32;
@@ -74,6 +77,8 @@ pub struct Accepted<'a> {
     pub event_time: Option<i64>,
     /// Where in the log it stands.
     pub position: Position,
+    /// Where the record stands that a patch was completed from; `None` for all else.
+    pub base: Option<Position>,
 }
 
 /// A mutable buffer of records; see the file header.
@@ -87,6 +92,8 @@ pub struct Memtable {
     text: String,
     entries: Vec<Entry>,
     keys: HashTable<EntryIndex>,
+    /// What patches rest on, by entry. A map of its own, as most loads hold no patch.
+    bases: BTreeMap<EntryIndex, Position>,
     stretches: BTreeMap<(u32, u32), Stretch>,
     bytes: usize,
 }
@@ -104,6 +111,7 @@ impl Memtable {
             text: String::new(),
             entries: Vec::new(),
             keys: HashTable::new(),
+            bases: BTreeMap::new(),
             stretches: BTreeMap::new(),
             bytes: 0,
         }
@@ -160,6 +168,12 @@ impl Memtable {
         self.keys.find(hash, same).copied()
     }
 
+    /// What a patch rests on: the newest version of its key that is no patch of this
+    /// memtable itself. Between the two, the log of their partition held no other.
+    pub fn base(&self, index: EntryIndex) -> Option<&Position> {
+        self.bases.get(&index)
+    }
+
     /// Vector chunks for a scan: contiguous rows, their norms, first slot.
     pub fn chunks(&self) -> impl Iterator<Item = (&[f32], &[f32], u32)> {
         self.chunks.iter().enumerate().map(|(index, rows)| {
@@ -205,6 +219,13 @@ impl Memtable {
         let index = self.entries.len() as EntryIndex;
         let entry = self.store(record, hash, alive, index);
         self.entries.push(entry);
+        if let Some(base) = record.base {
+            // A chain of patches rests on what its first one rests on.
+            let chained = previous.filter(|p| self.entry(*p).position == base);
+            let root = chained.and_then(|p| self.base(p).copied()).unwrap_or(base);
+            self.bases.insert(index, root);
+            self.bytes += BASE_BYTES;
+        }
         match previous {
             Some(old) if alive => {
                 self.entries[old as usize].alive = false;

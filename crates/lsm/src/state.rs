@@ -2,7 +2,7 @@
 //!
 //! The manifest stores a chain of [`Delta`]s (`state/delta.rs`). What each one does, and
 //! when it is refused, is the law in `state/apply.rs`; how far partitions are consumed
-//! is `state/progress.rs`. Here is what a version holds, and how positions order.
+//! is `state/progress.rs`; which deletes are needed no more is `state/deletes.rs`. Here is what a version holds, and how positions order.
 //!
 //! Left out on purpose: shadow bits that went to a `shadow/<ulid>` object are only
 //! referenced here; a snapshot reads them.
@@ -18,11 +18,13 @@ use vexlake_store::{Store, StoreError};
 
 use crate::shadow::{self, ShadowRefs};
 
+pub use deletes::DroppedDeletes;
 pub use delta::{Delta, Dropped, Mark};
 use progress::fresh_checkpoints;
 pub use progress::{Checkpoint, Fingerprint, Ledger, Range};
 
 mod apply;
+mod deletes;
 mod delta;
 mod progress;
 
@@ -161,6 +163,9 @@ pub struct IncarnationState {
     /// Entries dropped by replaces so far.
     #[serde(with = "u64_str")]
     pub dropped_entries: u64,
+    /// Those of them that were live deletes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped_deletes: Option<DroppedDeletes>,
     /// The last mark.
     pub mark: Option<Mark>,
     /// Pinned versions by name.
@@ -185,6 +190,7 @@ impl IncarnationState {
             checkpoints,
             segments: BTreeMap::new(),
             dropped_entries: 0,
+            dropped_deletes: None,
             mark: None,
             pins: BTreeMap::new(),
             retired: false,

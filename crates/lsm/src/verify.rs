@@ -5,7 +5,8 @@
 //! and compares at the end:
 //! - (a) each partition's ledger sums to next − start, and its columns equal the recount;
 //! - (b) Σ kept − Σ dropped = entries in live segments;
-//! - (c) the newest accepted record of each key is its one live row, or its delete.
+//! - (c) the newest accepted record of each key is its one live row, or its delete; a
+//!   delete may be absent where the state says that deletes so old were dropped.
 //!
 //! Where the log's low mark has passed the start, only (a)'s sums and (b) can be
 //! checked, and the report says so. Memory: ~100 bytes a distinct key.
@@ -56,7 +57,7 @@ pub struct Verification {
 #[derive(Default)]
 struct Recount {
     next: u64,
-    log_time: Option<i64>,
+    log_time: i64,
     accepted: u64,
     bad: u64,
     from_start: bool,
@@ -108,6 +109,8 @@ pub struct Report {
     pub missing: u64,
     /// Live entries beyond one a key.
     pub duplicated: u64,
+    /// Keys whose newest record is a delete that a merge has dropped.
+    pub forgotten: u64,
     /// Patches whose verdict depends on timing across partitions.
     pub timing_dependent: u64,
     /// Whether (c) could be checked.
@@ -167,6 +170,7 @@ impl Verification {
             .entry((source, partition))
             .or_insert_with(|| Recount {
                 next: from,
+                log_time: stored.start_log_time,
                 from_start: from <= stored.start,
                 ..Recount::default()
             });
@@ -187,10 +191,8 @@ impl Verification {
             if offset < count.next || offset < stored.start || offset >= stored.next {
                 continue;
             }
-            let log_time = count
-                .log_time
-                .map_or(timestamp, |before| before.max(timestamp));
-            count.log_time = Some(log_time);
+            let log_time = count.log_time.max(timestamp);
+            count.log_time = log_time;
             floats.clear();
             let Ok(record) = record::decode(&raw, format, state.schema.dim, &mut floats) else {
                 count.bad += 1;
@@ -243,20 +245,33 @@ impl Verification {
                 ),
             );
         }
-        let (missing, timing_dependent) = if recounted {
-            self.missing(&mut problems).await?
+        let newest = if recounted {
+            self.compare(&mut problems).await?
         } else {
-            (0, 0)
+            Compared::default()
         };
         let live = self.live_entries();
         let keys = self.keys.len() as u64;
         let duplicated = if recounted {
-            live.saturating_sub(keys)
+            (live + newest.forgotten).saturating_sub(keys)
         } else {
             0
         };
         if duplicated > 0 {
-            problems.add("duplicated", format!("{live} live entries for {keys} keys"));
+            let forgotten = newest.forgotten;
+            problems.add(
+                "duplicated",
+                format!("{live} live entries and {forgotten} forgotten deletes for {keys} keys"),
+            );
+        }
+        let dropped = state.dropped_deletes.map_or(0, |deletes| deletes.entries);
+        let lost = newest.forgotten.saturating_sub(dropped);
+        if lost > 0 {
+            let forgotten = newest.forgotten;
+            problems.add(
+                "missing",
+                format!("{forgotten} deletes are absent, merges dropped {dropped}"),
+            );
         }
         Ok(Report {
             ok: problems.count == 0,
@@ -267,9 +282,10 @@ impl Verification {
             entries,
             live_rows: self.snapshot.live_rows,
             keys,
-            missing,
+            missing: newest.missing + lost,
             duplicated,
-            timing_dependent,
+            forgotten: newest.forgotten,
+            timing_dependent: newest.timing_dependent,
             recounted,
             partitions,
             problems: problems.lines,
@@ -338,8 +354,9 @@ impl Verification {
         }
     }
 
-    async fn missing(&self, problems: &mut Problems) -> Result<(u64, u64)> {
-        let (mut missing, mut timing_dependent) = (0, 0);
+    async fn compare(&self, problems: &mut Problems) -> Result<Compared> {
+        let mut compared = Compared::default();
+        let dropped = self.snapshot.state().dropped_deletes;
         let keys: Vec<Key<'_>> = self.keys.keys().map(|id| (key_hash(id), &**id)).collect();
         let mut located = Vec::with_capacity(keys.len());
         for keys in keys.chunks(KEYS_PER_LOOKUP) {
@@ -355,10 +372,15 @@ impl Verification {
                 continue;
             }
             if newest.is_timing_dependent() {
-                timing_dependent += 1;
+                compared.timing_dependent += 1;
                 continue;
             }
-            missing += 1;
+            let old = |d: crate::state::DroppedDeletes| newest.position.log_time <= d.log_time;
+            if newest.deleted && found.is_none() && dropped.is_some_and(old) {
+                compared.forgotten += 1;
+                continue;
+            }
+            compared.missing += 1;
             let Position {
                 partition, offset, ..
             } = newest.position;
@@ -371,8 +393,16 @@ impl Verification {
                 ),
             );
         }
-        Ok((missing, timing_dependent))
+        Ok(compared)
     }
+}
+
+/// The keys of the recount whose newest record is not where it is in the log.
+#[derive(Default)]
+struct Compared {
+    missing: u64,
+    forgotten: u64,
+    timing_dependent: u64,
 }
 
 /// Takes one valid record into the newest-of-key table; false when it is a patch

@@ -4,7 +4,7 @@ use napi::bindgen_prelude::{Either, Uint8Array};
 use serde::Deserialize;
 use serde_json::json;
 use ulid::Ulid;
-use vexlake_lsm::{Mapping, MergeOptions, NewSource, Policy, Schema};
+use vexlake_lsm::{Mapping, NewSource, PlanOptions, Policy, Schema};
 
 use crate::Lake;
 use crate::error::{Result, json, parse};
@@ -277,17 +277,16 @@ impl Lake {
         })
     }
 
-    /// `options` are those of the merges to come: a plan must fit their memory.
     pub(crate) async fn plan_merges(
         &self,
         incarnation: &str,
         options: Option<&str>,
     ) -> Result<String> {
-        let options: MergeOptions = match options {
+        let options: PlanOptions = match options {
             Some(text) => parse("options", text)?,
-            None => MergeOptions::default(),
+            None => PlanOptions::default(),
         };
-        let policy = Policy::within(options.memory_bytes_max);
+        let policy = Policy::within(&options);
         let incarnation = self.incarnation(incarnation).await?;
         incarnation.follow().await?;
         json(&incarnation.plan(&policy))

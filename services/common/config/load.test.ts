@@ -43,7 +43,7 @@ log: {kind: kafka, brokers: ["127.0.0.1:9092"], group: vexlake, session_timeout_
 jobs: {redis: "redis://127.0.0.1:6379/0", prefix: vexlake}
 query: {resp: "127.0.0.1:6380", http: "127.0.0.1:8080"}
 ingest: {http: "127.0.0.1:8081", memory_bytes_max: 1073741824, seal_bytes: 67108864, seal_age_ms: 10000, bad_record: dlq}
-compactor: {http: "127.0.0.1:8082", memory_bytes_max: 536870912, bytes_per_second_max: 104857600}
+compactor: {http: "127.0.0.1:8082", memory_bytes_max: 536870912, bytes_per_second_max: 104857600, delete_retention_ms: 604800000}
 collections: {docs: {dim: 256, metric: cosine, partitions: 4, format: f32}}
 `);
     const { config } = await loadConfig({ file: path, env: {} });

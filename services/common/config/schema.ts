@@ -59,6 +59,8 @@ export const compactorSection = z.strictObject({
   http: port("127.0.0.1:8082"),
   memory_bytes_max: bytes(16 * MIB).default(512 * MIB),
   bytes_per_second_max: bytes(MIB).default(100 * MIB),
+  /** Deletes are kept until every partition has passed them by this much: 7 days, at most 10 years. */
+  delete_retention_ms: milliseconds(0, 315_360_000_000).default(604_800_000),
 });
 
 /** A collection declared in the file is created at start when it is missing, never changed. */

@@ -6,7 +6,7 @@
  */
 import type { AlterCommand, DescribeRequest } from "@vexlake/core";
 import type { CompactionSpec } from "../../../schemas/jobs.ts";
-import type { CoreLake } from "../core.ts";
+import type { CoreLake, PlanOptions } from "../core.ts";
 
 export interface FakeRun {
   job: string;
@@ -37,6 +37,8 @@ export class FakeLake implements CoreLake {
   readonly errors = new Map<string, { code: string; message: string }>();
   /** Cancels that the core does not know yet: the first so many are refused. */
   cancelsRefused = 0;
+  /** Options of the last plan. */
+  planned: Partial<PlanOptions> = {};
   version = 0;
 
   add(name: string, incarnation: string, specs: CompactionSpec[]): Collection {
@@ -59,7 +61,8 @@ export class FakeLake implements CoreLake {
     );
   }
 
-  async plan(incarnation: string): Promise<string> {
+  async plan(incarnation: string, optionsText = "{}"): Promise<string> {
+    this.planned = JSON.parse(optionsText);
     const collection = this.#collection(incarnation);
     const mergeable = collection.specs.filter((spec) =>
       spec.inputs.every((input) => collection.live.has(input)),

@@ -4,14 +4,18 @@
 //! 2. Read each input in batches that fit the memory cap, leave out what is shadowed,
 //!    write what remains; deletes go last. A row map (4 bytes an entry) remembers
 //!    where each entry went.
+//!    Deletes older than the spec's bound are left out too, where no other segment holds
+//!    their key.
 //! 3. Commit the replace. After a lost race: inputs gone → superseded; otherwise the
 //!    bits that appeared on the inputs meanwhile move through the row map to the
 //!    outputs, and the commit is tried again. Nothing is merged twice.
 //!
-//! A delete is kept: while an older record of its key may still arrive (a lower
-//! source, a slow partition), only its entry keeps that record hidden. The age rule
-//! that lets a merge drop deletes is not part of this version, and compaction keeps
-//! them all.
+//! A delete is kept while an older record of its key may still arrive (a slow partition):
+//! only its entry keeps that record hidden. `state/deletes.rs` says when none can arrive
+//! any more. And it is kept while another segment holds an older row: our readers know
+//! that row's shadow, but whoever reads the Parquet files alone knows only positions.
+//! What is committed beside a merge cannot change either: it is newer than the horizon,
+//! or made of segments that were looked at.
 //!
 //! Limits: batches of at most a quarter of the memory cap; the caller's byte rate.
 
@@ -24,14 +28,14 @@ use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 use vexlake_manifest::{Head, ManifestError};
-use vexlake_segment::{Built, Delete, EntryHash, Row, SegmentWriter, upload};
+use vexlake_segment::{Built, Delete, EntryHash, Position, Row, SegmentWriter, key_hash, upload};
 
 use super::plan::Spec;
 use crate::error::{Error, Result};
 use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Incarnation};
 use crate::shadow::Shadows;
 use crate::snapshot::{SegmentView, Snapshot};
-use crate::state::{Delta, Dropped, IncarnationState};
+use crate::state::{Delta, Dropped, DroppedDeletes, IncarnationState};
 
 /// Bytes an entry costs in memory beside its vector and texts: writer bookkeeping
 /// (id, position, hash, checksum) and the row map.
@@ -102,6 +106,39 @@ struct Output {
     row_maps: BTreeMap<Ulid, Vec<u32>>,
 }
 
+/// What a merge reads, and which deletes it leaves behind.
+struct Inputs {
+    segments: Vec<SegmentView>,
+    /// The segments that are not merged.
+    others: Vec<SegmentView>,
+    /// Deletes of a lower log time may go; `None` = keep all.
+    drop_deletes_before: Option<i64>,
+}
+
+impl Inputs {
+    /// `None` when one of the spec's segments is gone.
+    fn of(snapshot: &Snapshot, spec: &Spec) -> Option<Self> {
+        let horizon = snapshot.state().horizon();
+        let bound = |wanted: i64| horizon.map(|horizon| wanted.min(horizon));
+        let others = snapshot.segments.iter();
+        let others = others.filter(|(id, _)| !spec.inputs.contains(id));
+        Some(Self {
+            segments: live_inputs(snapshot, spec)?,
+            others: others.map(|(_, view)| view.clone()).collect(),
+            drop_deletes_before: spec.drop_deletes_before.and_then(bound),
+        })
+    }
+
+    /// Whether a delete that is not shadowed may go. Key filters answer for the segments that
+    /// are not merged: one of 65,536 deletes stays without need.
+    fn may_drop(&self, id: &str, position: &Position) -> bool {
+        let hash = key_hash(id);
+        let may_hold = |view: &SegmentView| view.reader.may_hold(hash);
+        let is_old = |before| position.log_time < before;
+        self.drop_deletes_before.is_some_and(is_old) && !self.others.iter().any(may_hold)
+    }
+}
+
 impl Incarnation {
     /// Runs a merge; see the file header. `cancelled` is looked at between batches.
     ///
@@ -125,10 +162,10 @@ impl Incarnation {
             bytes_in: spec.bytes_in,
             bytes_out: 0,
         };
-        let Some(inputs) = live_inputs(&snapshot, spec) else {
+        let Some(inputs) = Inputs::of(&snapshot, spec) else {
             return Ok(ended("superseded", snapshot.version()));
         };
-        check_memory(&inputs, options)?;
+        check_memory(&inputs.segments, options)?;
         let spool = tempfile::tempdir_in(&self.context.spool).map_err(|e| {
             Error::Unavailable(format!("spool {}: {e}", self.context.spool.display()))
         })?;
@@ -150,10 +187,8 @@ impl Incarnation {
                 };
             }
         };
-        let total = inputs
-            .iter()
-            .map(|view| u64::from(view.reader.entries()))
-            .sum();
+        let total = inputs.segments.iter();
+        let total = total.map(|view| u64::from(view.reader.entries())).sum();
         let at = |phase| Progress {
             rows_done: total,
             rows_total: total,
@@ -186,12 +221,13 @@ impl Incarnation {
     async fn stream(
         &self,
         id: Ulid,
-        inputs: &[SegmentView],
+        merge: &Inputs,
         spool: &std::path::Path,
         options: &MergeOptions,
         cancelled: &AtomicBool,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Option<Output>> {
+        let inputs = &merge.segments;
         let schema = self.manifest.head().state.schema.segment();
         let row_bytes = u64::from(schema.dim) * 4 + ENTRY_OVERHEAD_BYTES;
         let batch = (options.memory_bytes_max / 4 / row_bytes).clamp(1, 8192) as u32;
@@ -203,6 +239,7 @@ impl Incarnation {
         let mut dropped = Dropped {
             entries: 0,
             hash: EntryHash::default(),
+            deletes: None,
         };
         let mut row_maps: BTreeMap<Ulid, Vec<u32>> = inputs
             .iter()
@@ -210,6 +247,7 @@ impl Incarnation {
             .collect();
         let mut pace = Pace::new(options.bytes_per_second_max);
         let (mut done, mut kept) = (0u64, 0u32);
+        let (pools, runtime) = (&self.context.pools, tokio::runtime::Handle::current());
         for view in inputs {
             let map = row_maps.get_mut(&view.id()).expect("one map per input");
             let mut from = 0;
@@ -218,8 +256,8 @@ impl Incarnation {
                     return Ok(None);
                 }
                 let count = batch.min(view.reader.rows() - from);
-                let rows = view.reader.read_rows(from, count).await?;
-                tokio::task::block_in_place(|| -> Result<()> {
+                pools.in_background(|| -> Result<()> {
+                    let rows = runtime.block_on(view.reader.read_rows(from, count))?;
                     for index in 0..count {
                         let row: Row<'_> = rows.row(index as usize);
                         if view.shadow.contains(from + index) {
@@ -250,32 +288,37 @@ impl Incarnation {
             let mut from = reader.rows();
             while from < reader.entries() {
                 let deletes = from..reader.entries().min(from + DELETES_PER_BATCH);
-                let batch = reader.entries_between(deletes.clone()).await?;
-                for (place, entry) in deletes.clone().enumerate() {
-                    let (id, position) = (batch.id(place), batch.position(place));
-                    if view.shadow.contains(entry) {
-                        dropped.entries += 1;
-                        dropped.hash += EntryHash::of_delete(id, &position);
-                        continue;
+                pools.in_background(|| -> Result<()> {
+                    let batch = runtime.block_on(reader.entries_between(deletes.clone()))?;
+                    for (place, entry) in deletes.clone().enumerate() {
+                        let (id, position) = (batch.id(place), batch.position(place));
+                        let shadowed = view.shadow.contains(entry);
+                        if shadowed || merge.may_drop(id, &position) {
+                            dropped.entries += 1;
+                            dropped.hash += EntryHash::of_delete(id, &position);
+                            if !shadowed {
+                                let (entries, log_time) = (1, position.log_time);
+                                let one = DroppedDeletes { entries, log_time };
+                                DroppedDeletes::add(&mut dropped.deletes, one);
+                            }
+                            continue;
+                        }
+                        map[entry as usize] = kept;
+                        writer.delete(&Delete {
+                            id,
+                            event_time: batch.event_time(place),
+                            position,
+                        })?;
+                        kept += 1;
                     }
-                    map[entry as usize] = kept;
-                    writer.delete(&Delete {
-                        id,
-                        event_time: batch.event_time(place),
-                        position,
-                    })?;
-                    kept += 1;
-                }
+                    Ok(())
+                })?;
                 from = deletes.end;
             }
         }
         let built = match kept {
             0 => None,
-            _ => Some(
-                tokio::task::spawn_blocking(move || writer.finish())
-                    .await
-                    .map_err(|e| Error::Internal(format!("merge ended: {e}")))??,
-            ),
+            _ => Some(pools.in_background(|| writer.finish())?),
         };
         Ok(Some(Output {
             built,
@@ -284,7 +327,7 @@ impl Incarnation {
         }))
     }
 
-    /// Commits the replace; `None` when an input is gone.
+    /// Commits the replace; `None` when an input is gone, or a delete is needed again.
     async fn commit_merge(
         &self,
         spec: &Spec,
@@ -298,7 +341,10 @@ impl Incarnation {
             .collect();
         let mut snapshot = self.follow().await?;
         for _ in 0..=COMMIT_ATTEMPTS_MAX {
-            let Some(now) = live_inputs(&snapshot, spec) else {
+            // A partition that was added meanwhile may deliver what a dropped delete hides.
+            let deletes = output.dropped.deletes;
+            let may_drop = deletes.is_none_or(|deletes| snapshot.state().may_drop(&deletes));
+            let Some(now) = live_inputs(&snapshot, spec).filter(|_| may_drop) else {
                 return Ok(None);
             };
             let bits = moved_bits(merged_on, &now, output);

@@ -3,4 +3,4 @@ mod merge;
 mod plan;
 
 pub use merge::{MergeOptions, Merged, Progress};
-pub use plan::{Policy, Spec, plan_compaction};
+pub use plan::{PlanOptions, Policy, Spec, plan_compaction};

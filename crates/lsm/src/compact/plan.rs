@@ -5,9 +5,14 @@
 //! are mostly shadowed is rewritten alone, since the dead space costs every scan.
 //! Merges of disjoint inputs may run at once, so specs never share a segment.
 //!
+//! Every merge drops the deletes older than `delete_retention_ms` that nothing needs any
+//! more (`state/deletes.rs`). Where those make up `delete_ratio` of all that is so old,
+//! everything so old is merged for their sake: a delete goes only together with the older
+//! rows of its key, and those can lie anywhere below its age. With more than one source
+//! age does not bound where they lie, and deletes wait for the other reasons.
+//!
 //! Pure: takes the state, returns specs. No clock, no I/O. Positions decide which of
-//! two records wins, so any set of segments may be merged; age plays no part in
-//! correctness.
+//! two records wins, so any set of segments may be merged.
 //!
 //! Write cost: each record is rewritten once per tier, log_fan_in(total / flush size)
 //! times in all: with fan-in 4 and 64 MiB flushes, 4 times for 16 GiB.
@@ -22,6 +27,8 @@ use crate::state::{IncarnationState, SegmentState};
 const TIER_FACTOR: f64 = 4.0;
 /// Sizes below this share the lowest tier: opening a file costs more than reading 1 MiB.
 const TIER_FLOOR_BYTES: u64 = 1 << 20;
+/// Seven days: a backfill of a week comes in behind its deletes.
+const DELETE_RETENTION_MS: u64 = 7 * 24 * 3_600_000;
 
 /// What the policy may decide by.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,13 +45,39 @@ pub struct Policy {
     pub entries_max: u64,
     /// Share of shadowed entries at which a segment is rewritten alone.
     pub shadow_ratio: f64,
+    /// How long deletes are kept at least: by how much every partition must have passed
+    /// one, ms of log time.
+    pub delete_retention_ms: u64,
+    /// Share of old deletes at which everything old is merged: each is dropped for at
+    /// most 1 / ratio entries rewritten.
+    pub delete_ratio: f64,
+}
+
+/// What a caller may say about a plan.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PlanOptions {
+    /// Memory of the merges to come: a plan must fit it.
+    pub memory_bytes_max: u64,
+    /// See [`Policy::delete_retention_ms`].
+    pub delete_retention_ms: u64,
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self {
+            memory_bytes_max: MergeOptions::default().memory_bytes_max,
+            delete_retention_ms: DELETE_RETENTION_MS,
+        }
+    }
 }
 
 impl Policy {
-    /// The default policy for a compactor that has this much memory for a merge.
-    pub fn within(memory_bytes_max: u64) -> Self {
+    /// The default policy for a compactor of these options.
+    pub fn within(options: &PlanOptions) -> Self {
         Self {
-            entries_max: super::merge::entries_max(memory_bytes_max),
+            entries_max: super::merge::entries_max(options.memory_bytes_max),
+            delete_retention_ms: options.delete_retention_ms,
             ..Self::default()
         }
     }
@@ -58,6 +91,8 @@ impl Default for Policy {
             bytes_max: 4 << 30,
             entries_max: super::merge::entries_max(MergeOptions::default().memory_bytes_max),
             shadow_ratio: 0.5,
+            delete_retention_ms: DELETE_RETENTION_MS,
+            delete_ratio: 0.1,
         }
     }
 }
@@ -82,6 +117,9 @@ pub struct Spec {
     pub predicted_bytes: u64,
     /// Entries of the inputs.
     pub entries_in: u64,
+    /// Deletes of a lower log time may be dropped, ms; absent = keep all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drop_deletes_before: Option<i64>,
     /// Version the plan was made on.
     pub version: u64,
 }
@@ -120,24 +158,32 @@ pub fn plan_compaction(
     policy: &Policy,
     shadowed: &dyn Fn(&Ulid) -> u64,
 ) -> Vec<Spec> {
+    let plan = Plan::new(state, version, policy);
     let mut tiers: std::collections::BTreeMap<i32, Vec<Weight>> = std::collections::BTreeMap::new();
     let mut specs = Vec::new();
+    let aged = plan.aged(shadowed);
     for segment in &state.segments {
         let weight = Weight::new(segment, shadowed);
+        if aged.iter().any(|aged| aged.id == weight.id) {
+            continue;
+        }
         // Without a shadowed entry a rewrite gains nothing, whatever the ratio says.
         if weight.shadowed > 0
             && weight.shadowed as f64 >= policy.shadow_ratio * weight.entries as f64
         {
             let share = 100 * weight.shadowed / weight.entries;
-            specs.push(spec(
-                state,
-                version,
-                &[weight],
-                format!("{share} % of the entries are shadowed"),
-            ));
+            let reason = format!("{share} % of the entries are shadowed");
+            specs.push(plan.spec(&[weight], reason));
         } else {
             tiers.entry(weight.tier()).or_default().push(weight);
         }
+    }
+    if !aged.is_empty() {
+        let reason = format!(
+            "delete age: {} deletes are old enough to go",
+            plan.old_deletes()
+        );
+        specs.push(plan.spec(&aged, reason));
     }
     for (tier, weights) in tiers {
         let mut rest = weights.as_slice();
@@ -163,29 +209,88 @@ pub fn plan_compaction(
                 "{taken} segments in size tier {tier}, merged from {}",
                 policy.fan_in
             );
-            specs.push(spec(state, version, &rest[..taken], reason));
+            specs.push(plan.spec(&rest[..taken], reason));
             rest = &rest[taken..];
         }
     }
     specs
 }
 
-fn spec(state: &IncarnationState, version: u64, inputs: &[Weight], reason: String) -> Spec {
-    let bytes_in: u64 = inputs.iter().map(|w| w.bytes).sum();
-    let predicted = |w: &Weight| w.bytes - w.bytes * w.shadowed / w.entries.max(1);
-    let first = inputs
-        .first()
-        .map_or_else(String::new, |w| w.id.to_string());
-    Spec {
-        id: format!("{first}-{}", inputs.len()),
-        incarnation: state.id,
-        kind: "merge".to_owned(),
-        inputs: inputs.iter().map(|w| w.id).collect(),
-        reason,
-        bytes_in,
-        predicted_bytes: inputs.iter().map(predicted).sum(),
-        entries_in: inputs.iter().map(|w| w.entries).sum(),
-        version,
+/// What all specs of a plan have in common.
+struct Plan<'a> {
+    state: &'a IncarnationState,
+    version: u64,
+    policy: &'a Policy,
+    drop_deletes_before: Option<i64>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(state: &'a IncarnationState, version: u64, policy: &'a Policy) -> Self {
+        let retention = i64::try_from(policy.delete_retention_ms).unwrap_or(i64::MAX);
+        let bound = |horizon: i64| horizon.saturating_sub(retention);
+        Self {
+            state,
+            version,
+            policy,
+            drop_deletes_before: state.horizon().map(bound),
+        }
+    }
+
+    /// Deletes of segments that are older than the bound as a whole.
+    fn old_deletes(&self) -> u64 {
+        let old = |s: &&SegmentState| {
+            self.drop_deletes_before
+                .is_some_and(|bound| s.meta.log_time_max < bound)
+        };
+        let segments = self.state.segments.values().filter(old);
+        segments.map(|s| u64::from(s.meta.deletes)).sum()
+    }
+
+    /// All segments that hold anything older than the bound, where merging them is worth
+    /// the deletes and fits a merge; else none.
+    fn aged(&self, shadowed: &dyn Fn(&Ulid) -> u64) -> Vec<Weight> {
+        let Policy {
+            inputs_max,
+            bytes_max,
+            entries_max,
+            delete_ratio,
+            ..
+        } = *self.policy;
+        let old = |s: &SegmentState| {
+            self.drop_deletes_before
+                .is_some_and(|bound| s.meta.log_time_min < bound)
+        };
+        let segments = self.state.segments.iter().filter(|(_, s)| old(s));
+        let aged: Vec<Weight> = segments.map(|s| Weight::new(s, shadowed)).collect();
+        let (bytes, entries) = aged.iter().fold((0, 0), |(bytes, entries), weight| {
+            (bytes + weight.bytes, entries + weight.entries)
+        });
+        let deletes = self.old_deletes();
+        let is_due = self.state.sources.len() == 1
+            && deletes > 0
+            && deletes as f64 >= delete_ratio * entries as f64
+            && (aged.len() <= inputs_max && bytes <= bytes_max && entries <= entries_max);
+        if is_due { aged } else { Vec::new() }
+    }
+
+    fn spec(&self, inputs: &[Weight], reason: String) -> Spec {
+        let bytes_in: u64 = inputs.iter().map(|w| w.bytes).sum();
+        let predicted = |w: &Weight| w.bytes - w.bytes * w.shadowed / w.entries.max(1);
+        let first = inputs
+            .first()
+            .map_or_else(String::new, |w| w.id.to_string());
+        Spec {
+            id: format!("{first}-{}", inputs.len()),
+            incarnation: self.state.id,
+            kind: "merge".to_owned(),
+            inputs: inputs.iter().map(|w| w.id).collect(),
+            reason,
+            bytes_in,
+            predicted_bytes: inputs.iter().map(predicted).sum(),
+            entries_in: inputs.iter().map(|w| w.entries).sum(),
+            drop_deletes_before: self.drop_deletes_before,
+            version: self.version,
+        }
     }
 }
 

@@ -18,6 +18,7 @@ fn accepted<'a>(id: &'a str, vector: Option<&'a [f32]>, position: Position) -> A
         attrs: None,
         event_time: None,
         position,
+        base: None,
     }
 }
 
@@ -84,6 +85,24 @@ fn should_give_back_texts_and_vectors_across_chunks() {
     }
     assert_eq!(rows, vectors.len());
     assert!(memtable.bytes() >= 9 * 4 * dim as usize);
+}
+
+#[test]
+fn should_remember_what_a_chain_of_patches_rests_on() {
+    let mut memtable = Memtable::new(1);
+    memtable.begin(0, 0, 3, 0);
+    let (committed, patch) = (position(0, 10, 2), |offset, base| Accepted {
+        base: Some(base),
+        ..accepted("a", Some(&[1.0]), position(0, 10 + offset as i64, offset))
+    });
+    let (first, _) = memtable.insert(&patch(3, committed), newer);
+    let (second, _) = memtable.insert(&patch(4, position(0, 13, 3)), newer);
+    let (upsert, _) = memtable.insert(&accepted("a", Some(&[2.0]), position(0, 15, 5)), newer);
+    let (third, _) = memtable.insert(&patch(6, position(0, 15, 5)), newer);
+    assert_eq!(memtable.base(first), Some(&committed));
+    assert_eq!(memtable.base(second), Some(&committed));
+    assert_eq!(memtable.base(upsert), None);
+    assert_eq!(memtable.base(third), Some(&position(0, 15, 5)));
 }
 
 proptest! {

@@ -14,17 +14,22 @@
 //! - **partition-new**: an added partition was unknown.
 //! - **replace-conserves**: entries and their multiset hash are conserved:
 //!   inputs − dropped = outputs.
+//! - **delete-needed**: a delete is dropped only when nothing older can arrive.
+//! - **source-shut**: a replaced epoch appends nothing once deletes were dropped.
 //! - **mark-monotone**: a mark never takes back what an earlier one gave up.
 //! - **pin-readable / pin-new / pin-live**: a pin keeps a version that can still be
 //!   read, under a name that is free; only the pair of both ends it.
 //! - **source-new**: a source gets an id above all that the committer saw.
+//! - **source-below**: no source is added whose records are older than dropped deletes.
 
 use ulid::Ulid;
 use vexlake_manifest::{State, Violation};
 use vexlake_segment::{EntryHash, SegmentMeta};
 
 use super::progress::fresh_checkpoints;
-use super::{Checkpoint, Delta, Dropped, IncarnationState, Ledger, Range, SegmentState};
+use super::{
+    Checkpoint, Delta, Dropped, DroppedDeletes, IncarnationState, Ledger, Range, SegmentState,
+};
 use crate::shadow::{ShadowRefs, Shadows};
 
 fn violation<T>(rule: &'static str, message: String) -> Result<T, Violation> {
@@ -33,6 +38,15 @@ fn violation<T>(rule: &'static str, message: String) -> Result<T, Violation> {
 
 impl IncarnationState {
     fn apply_ranges(&mut self, ranges: &[Range]) -> Result<u64, Violation> {
+        if let Some(range) = ranges.iter().find(|range| self.is_shut(range.source)) {
+            return violation(
+                "source-shut",
+                format!(
+                    "source {} was replaced, and deletes that its records need were dropped",
+                    range.source
+                ),
+            );
+        }
         let mut kept = 0;
         for range in ranges {
             let Range {
@@ -172,6 +186,19 @@ impl IncarnationState {
                 ),
             );
         }
+        if let Some(deletes) = dropped.deletes {
+            if deletes.entries > dropped.entries || !self.may_drop(&deletes) {
+                return violation(
+                    "delete-needed",
+                    format!(
+                        "{deletes:?} among {} dropped entries, the horizon is {:?}",
+                        dropped.entries,
+                        self.horizon()
+                    ),
+                );
+            }
+            DroppedDeletes::add(&mut self.dropped_deletes, deletes);
+        }
         self.dropped_entries += dropped.entries;
         self.add_segments(adds)
     }
@@ -201,6 +228,7 @@ impl IncarnationState {
     }
 
     fn add_partition(&mut self, source: u32, partition: u32, start: u64) -> Result<(), Violation> {
+        let start_log_time = self.first_log_time();
         let known = self
             .sources
             .get_mut(&source)
@@ -214,7 +242,7 @@ impl IncarnationState {
             );
         };
         source.starts.insert(partition, start);
-        checkpoints.insert(partition, Checkpoint::fresh(start));
+        checkpoints.insert(partition, Checkpoint::fresh(start, start_log_time));
         Ok(())
     }
 
@@ -307,6 +335,16 @@ impl IncarnationState {
                         format!(
                             "source {id} after {previous:?}: {:?}",
                             self.sources.keys().last()
+                        ),
+                    );
+                }
+                if self.is_below_dropped(source) {
+                    return violation(
+                        "source-below",
+                        format!(
+                            "source {id} ranks below others, and deletes that its records need were dropped: {:?}; \
+                             replay the collection instead",
+                            self.dropped_deletes
                         ),
                     );
                 }

@@ -8,7 +8,7 @@ use ulid::Ulid;
 use vexlake_manifest::u64_str;
 use vexlake_segment::{EntryHash, SegmentMeta};
 
-use super::{Range, Source};
+use super::{DroppedDeletes, Range, Source};
 use crate::shadow::Shadows;
 
 /// The last garbage-collection mark.
@@ -22,7 +22,8 @@ pub struct Mark {
     pub retain_from: u64,
 }
 
-/// Entries that a replace left behind, all of them shadowed: deletes are kept.
+/// Entries that a replace left behind: all that were shadowed, and deletes that nothing
+/// older can need any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
     /// How many.
@@ -30,6 +31,9 @@ pub struct Dropped {
     pub entries: u64,
     /// Their multiset hash.
     pub hash: EntryHash,
+    /// Those of them that were deletes and not shadowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletes: Option<DroppedDeletes>,
 }
 
 /// One commit's change.

@@ -68,7 +68,10 @@ pub struct Checkpoint {
     /// The next offset to consume.
     #[serde(with = "u64_str")]
     pub next: u64,
-    /// Log time of the last consumed record, ms; `i64::MIN` before the first.
+    /// Log time before the first record, ms: `i64::MIN`, or where dropped deletes end.
+    #[serde(default = "log_time_min", skip_serializing_if = "is_log_time_min")]
+    pub start_log_time: i64,
+    /// Log time of the last consumed record, ms; `start_log_time` before the first.
     pub log_time: i64,
     /// The last consumed record.
     pub last: Option<Fingerprint>,
@@ -99,19 +102,29 @@ pub struct Range {
 
 impl Checkpoint {
     /// Before the first record of a partition.
-    pub(super) fn fresh(start: u64) -> Self {
+    pub(super) fn fresh(start: u64, start_log_time: i64) -> Self {
         Self {
             start,
             next: start,
-            log_time: i64::MIN,
+            start_log_time,
+            log_time: start_log_time,
             last: None,
             ledger: Ledger::default(),
         }
     }
 }
 
+fn log_time_min() -> i64 {
+    i64::MIN
+}
+
+fn is_log_time_min(log_time: &i64) -> bool {
+    *log_time == i64::MIN
+}
+
 /// The checkpoints of a source before its first record.
 pub(super) fn fresh_checkpoints(source: &Source) -> BTreeMap<u32, Checkpoint> {
-    let fresh = |(partition, start): (&u32, &u64)| (*partition, Checkpoint::fresh(*start));
+    let fresh =
+        |(partition, start): (&u32, &u64)| (*partition, Checkpoint::fresh(*start, i64::MIN));
     source.starts.iter().map(fresh).collect()
 }

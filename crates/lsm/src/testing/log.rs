@@ -145,50 +145,43 @@ pub type Order = (i64, u32, u64);
 /// Newest position of each key and what it says; `None` = deleted.
 pub type Model = BTreeMap<String, (Order, Option<Live>)>;
 
-/// What a reader must see who consumed `[0, ends[p])` of each partition.
+/// What a reader must see who consumed `[0, ends[p])` of each partition: the messages in the
+/// order of their positions, each on top of what came before it.
 pub fn model(log: &Log, ends: &BTreeMap<u32, u64>) -> Model {
-    let mut newest = Model::new();
+    let mut ordered: Vec<(Order, &Message)> = Vec::new();
     for (partition, messages) in &log.0 {
-        let (partition, end) = (*partition, ends.get(partition).copied().unwrap_or(0));
+        let end = ends.get(partition).copied().unwrap_or(0);
         let mut log_time = i64::MIN;
         for (offset, message) in messages.iter().enumerate().take(end as usize) {
-            let offset = offset as u64;
-            if message.change == Change::Gap {
-                continue;
-            }
-            log_time = log_time.max(message.timestamp);
-            let base = newest.get(&message.key).and_then(|(_, live)| live.clone());
-            let base = base.filter(|live| live.partition == partition);
-            let live = |vector, attrs| Live {
-                vector,
-                attrs,
-                partition,
-                offset,
-            };
-            let after = match &message.change {
-                Change::Upsert(vector, attrs) => Some(live(*vector, attrs.clone())),
-                Change::Delete => None,
-                Change::SetVector(vector) => match base {
-                    Some(base) => Some(live(*vector, base.attrs)),
-                    None => continue,
-                },
-                Change::SetAttrs(attrs) => match base {
-                    Some(base) => Some(live(
-                        base.vector,
-                        (!attrs.is_empty()).then(|| attrs.clone()),
-                    )),
-                    None => continue,
-                },
-                Change::Bad | Change::Gap => continue,
-            };
-            let order = (log_time, partition, offset);
-            if newest
-                .get(&message.key)
-                .is_none_or(|(before, _)| *before < order)
-            {
-                newest.insert(message.key.clone(), (order, after));
+            if message.change != Change::Gap {
+                log_time = log_time.max(message.timestamp);
+                ordered.push(((log_time, *partition, offset as u64), message));
             }
         }
+    }
+    ordered.sort_by_key(|(order, _)| *order);
+    let mut newest = Model::new();
+    for (order, message) in ordered {
+        let (_, partition, offset) = order;
+        let base = newest.get(&message.key).and_then(|(_, live)| live.clone());
+        let base = base.filter(|live| live.partition == partition);
+        let live = |vector, attrs| Live {
+            vector,
+            attrs,
+            partition,
+            offset,
+        };
+        let after = match (&message.change, base) {
+            (Change::Upsert(vector, attrs), _) => Some(live(*vector, attrs.clone())),
+            (Change::Delete, _) => None,
+            (Change::SetVector(vector), Some(base)) => Some(live(*vector, base.attrs)),
+            (Change::SetAttrs(attrs), Some(base)) => {
+                let attrs = (!attrs.is_empty()).then(|| attrs.clone());
+                Some(live(base.vector, attrs))
+            }
+            _ => continue,
+        };
+        newest.insert(message.key.clone(), (order, after));
     }
     newest
 }

@@ -23,10 +23,11 @@ use vexlake_store::Store;
 
 pub use self::check::{check, check_scope, verify};
 pub use self::gate::{Gate, crash_at};
-pub use self::log::{Change, Log, Message, TableWriter};
+pub use self::log::{Change, Log, Message, Order, TableWriter};
 use crate::append::{Appended, Batch, OnBad};
 use crate::error::Result;
-use crate::incarnation::{Context, Incarnation, Pools};
+use crate::incarnation::{Context, Incarnation};
+use crate::pools::Pools;
 use crate::state::{IncarnationState, Schema, Source};
 use crate::{MergeOptions, Merged, Policy, Spec};
 
@@ -216,7 +217,7 @@ pub async fn merge(handle: &Incarnation, spec: &Spec) -> Result<Merged> {
         .await
 }
 
-/// A merge of these segments, or of all.
+/// A merge of these segments, or of all, that drops every delete that may go.
 pub fn spec_of(handle: &Incarnation, inputs: Option<Vec<Ulid>>) -> Spec {
     let snapshot = handle.snapshot();
     let inputs = inputs.unwrap_or_else(|| snapshot.segments.keys().copied().collect());
@@ -229,6 +230,7 @@ pub fn spec_of(handle: &Incarnation, inputs: Option<Vec<Ulid>>) -> Spec {
         bytes_in: 0,
         predicted_bytes: 0,
         entries_in: 0,
+        drop_deletes_before: snapshot.state().horizon(),
         version: snapshot.version(),
     }
 }
@@ -239,6 +241,8 @@ pub fn eager() -> Policy {
         fan_in: 2,
         inputs_max: 3,
         shadow_ratio: 0.4,
+        delete_retention_ms: 3,
+        delete_ratio: 0.2,
         ..Policy::default()
     }
 }

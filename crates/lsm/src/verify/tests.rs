@@ -145,3 +145,43 @@ fn should_excuse_patches_of_keys_that_cross_partitions() {
         assert!(report.ok, "{report:#?}");
     });
 }
+
+#[test]
+fn should_excuse_no_more_absent_deletes_than_merges_have_dropped() {
+    run(async {
+        let (_site, mut log, writer) = begun().await;
+        for partition in 0..2 {
+            log.upsert(partition, "later", 9, 1);
+            catch_up(&writer, &log, partition).await;
+        }
+        writer.flush().await.expect("flushed");
+        merge(&writer, &spec_of(&writer, None))
+            .await
+            .expect("merged");
+        let report = recount(&writer, &log, 0).await;
+        assert!(report.ok, "{report:#?}");
+        assert_eq!(
+            (report.forgotten, report.missing, report.dropped),
+            (1, 0, 1)
+        );
+        // Another delete that the lake does not have: older than what was dropped, and newer.
+        for at in [2, 9] {
+            let mut log = log.clone();
+            let messages = log.0.get_mut(&1).expect("a partition");
+            let bad = messages.iter_mut().find(|m| m.change == Change::Bad);
+            *bad.expect("one") = Message {
+                key: "ghost".to_owned(),
+                timestamp: at,
+                change: Change::Delete,
+            };
+            let report = recount(&writer, &log, 0).await;
+            let forgotten = if at == 2 { 2 } else { 1 };
+            assert!(!report.ok, "{report:#?}");
+            assert_eq!(
+                (report.forgotten, report.missing),
+                (forgotten, 1),
+                "{report:#?}"
+            );
+        }
+    });
+}

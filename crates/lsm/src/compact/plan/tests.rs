@@ -200,6 +200,100 @@ fn should_name_the_same_inputs_the_same_and_predict_what_is_written() {
     assert_eq!(&serde_json::from_str::<Spec>(&text).expect("parses"), spec);
 }
 
+/// Segments by (log_time_min, log_time_max, rows, deletes); the partition stands at 1,000.
+fn aged(segments: &[(i64, i64, u32, u32)], policy: &Policy) -> Vec<Spec> {
+    let mut state = state(&vec![(MIB, 0); segments.len()]);
+    for (segment, (min, max, rows, deletes)) in state.segments.values_mut().zip(segments) {
+        (segment.meta.log_time_min, segment.meta.log_time_max) = (*min, *max);
+        (segment.meta.rows, segment.meta.deletes) = (*rows, *deletes);
+    }
+    let checkpoints = state.checkpoints.get_mut(&0).expect("a source");
+    checkpoints.get_mut(&0).expect("a partition").log_time = 1_000;
+    plan_compaction(&state, 3, policy, &|_| 0)
+}
+
+fn keeping(delete_retention_ms: u64) -> Policy {
+    Policy {
+        delete_retention_ms,
+        fan_in: 9,
+        ..Policy::default()
+    }
+}
+
+#[test]
+fn should_merge_everything_old_for_the_sake_of_its_old_deletes() {
+    let segments = [
+        (0, 90, 70, 0),
+        (10, 95, 0, 10),
+        (50, 500, 10, 5),
+        (200, 900, 5, 50),
+    ];
+    let specs = aged(&segments, &keeping(900));
+    assert_eq!(specs.len(), 1, "{specs:?}");
+    assert_eq!(
+        specs[0].inputs,
+        [id(0), id(1), id(2)],
+        "all that hold anything below 100"
+    );
+    assert_eq!(specs[0].drop_deletes_before, Some(100));
+    assert!(
+        specs[0].reason.contains("delete age: 10 deletes"),
+        "{}",
+        specs[0].reason
+    );
+}
+
+#[test]
+fn should_not_merge_for_deletes_that_are_few_young_or_too_much_work() {
+    let few = [(0, 90, 91, 0), (10, 95, 0, 10)];
+    assert!(aged(&few, &keeping(900)).is_empty());
+    let many = [(0, 90, 80, 0), (10, 95, 0, 10)];
+    assert_eq!(aged(&many, &keeping(900)).len(), 1);
+    assert!(aged(&many, &keeping(905)).is_empty(), "95 is not below 95");
+    assert!(aged(&many, &keeping(u64::MAX)).is_empty());
+    for tight in [
+        Policy {
+            inputs_max: 1,
+            ..keeping(900)
+        },
+        Policy {
+            bytes_max: MIB,
+            ..keeping(900)
+        },
+        Policy {
+            entries_max: 89,
+            ..keeping(900)
+        },
+    ] {
+        assert!(aged(&many, &tight).is_empty(), "{tight:?}");
+    }
+}
+
+#[test]
+fn should_leave_old_deletes_alone_where_age_does_not_bound_their_rows() {
+    let mut state = state(&[(MIB, 0)]);
+    state
+        .segments
+        .values_mut()
+        .for_each(|s| s.meta.deletes = 10);
+    let plan = |state: &IncarnationState| plan_compaction(state, 3, &keeping(0), &|_| 0);
+    assert!(plan(&state).is_empty(), "the partition was never read");
+    let read = |state: &mut IncarnationState, source: u32| {
+        let checkpoints = state.checkpoints.get_mut(&source).expect("a source");
+        checkpoints.get_mut(&0).expect("a partition").log_time = 1_000;
+    };
+    read(&mut state, 0);
+    assert_eq!(plan(&state).len(), 1);
+    let newer = crate::Source {
+        epoch: 1,
+        ..state.sources[&0].clone()
+    };
+    state.sources.insert(1, newer);
+    state.checkpoints.insert(1, state.checkpoints[&0].clone());
+    read(&mut state, 1);
+    assert!(plan(&state).is_empty(), "a second source");
+}
+
 proptest! {
     #[test]
     fn should_plan_disjoint_merges_of_live_segments_within_bounds(
@@ -208,7 +302,7 @@ proptest! {
         (bytes_max, entries_max) in (0u64..128 * MIB, 0u64..500),
         shadow_ratio in 0.0..1.2f64,
     ) {
-        let policy = Policy { fan_in, inputs_max, bytes_max, entries_max, shadow_ratio };
+        let policy = Policy { fan_in, inputs_max, bytes_max, entries_max, shadow_ratio, ..Policy::default() };
         let sizes: Vec<(u64, u32)> = segments.iter().map(|(bytes, rows, _)| (*bytes, *rows)).collect();
         let state = state(&sizes);
         let shadowed: BTreeMap<Ulid, u64> =
