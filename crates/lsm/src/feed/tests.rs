@@ -417,7 +417,9 @@ async fn held_up(nth: u64) -> (Site, Log, Arc<Incarnation>, Arc<Faults>, Arc<Sem
         writer.flush().await.expect("flushed");
         reader.follow().await.expect("followed");
     } else {
-        // What the reader has beyond that snapshot is to be looked up in it.
+        // Of what the reader has, the snapshot covers the first entry; the second is to be
+        // looked up in it.
+        catch_up(&reader, &log, 0).await;
         log.upsert(1, "x", 2, 2);
         catch_up(&reader, &log, 1).await;
         catch_up(&writer, &log, 0).await;
@@ -490,7 +492,6 @@ fn should_relate_what_arrives_while_a_newer_snapshot_is_looked_up() {
             while faults.fired() == 0 {
                 tokio::task::yield_now().await;
             }
-            log.upsert(1, "x", 0, 5);
             log.upsert(1, "y", 9, 6);
             log.upsert(0, "y", 10, 7);
             match meanwhile {
@@ -498,8 +499,9 @@ fn should_relate_what_arrives_while_a_newer_snapshot_is_looked_up() {
                 1 => reader.feed.seal(0).await,
                 _ => reader.feed.reset().await,
             }
-            catch_up(&reader, &log, 0).await;
+            // After a reset the entries come in another order.
             catch_up(&reader, &log, 1).await;
+            catch_up(&reader, &log, 0).await;
             check(&reader, &log, L2).await;
             assert_eq!(reader.snapshot().version(), 0);
             gate.close();

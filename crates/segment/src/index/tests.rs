@@ -419,6 +419,22 @@ fn should_place_the_magic_and_the_version_where_the_format_says() {
 }
 
 #[test]
+fn should_refuse_an_entry_page_whose_ids_are_cut_wrongly() {
+    let (head, pages) = read(&small().1).expect("reads");
+    let count = head.entries_in(0);
+    let page = &pages[head.pages(Section::RowChecksums) as usize];
+    EntryPage::check(page, count).expect("as written");
+    // The first id is "é0": inside the letter, behind the second id, behind all ids.
+    for end in [1u32, 7, 1000] {
+        let mut bad = page.clone();
+        bad[count * 32..count * 32 + 4].copy_from_slice(&end.to_le_bytes());
+        EntryPage::check(&bad, count).expect_err("cut wrongly");
+    }
+    EntryPage::check(&page[..count * 36 - 1], count).expect_err("too short");
+    EntryPage::check(&[page.as_slice(), b"x"].concat(), count).expect_err("too long");
+}
+
+#[test]
 fn should_meet_equal_hashes_on_both_sides_of_a_fence() {
     let keys: Vec<(u64, u32)> = vec![(1, 4), (5, 0), (5, 1), (5, 2), (9, 3)];
     let pages: Vec<Vec<u8>> = keys.chunks(2).map(encode_keys).collect();
