@@ -179,7 +179,7 @@ impl Incarnation {
             Error::Unavailable(format!("spool {}: {e}", self.context.spool.display()))
         })?;
         let built = self.context.pools.in_background(|| -> Result<Built> {
-            let mut writer = SegmentWriter::create(spool.path(), id, &schema)?;
+            let mut writer = SegmentWriter::create(spool.path(), &schema)?;
             for entry in ours.entries(memtable) {
                 if let Some(vector) = memtable.vector(entry) {
                     let (id, attrs) = (memtable.id(entry), memtable.attrs(entry));
@@ -200,7 +200,7 @@ impl Incarnation {
                     position: entry.position,
                 })?;
             }
-            Ok(writer.finish()?)
+            Ok(writer.finish(id)?)
         })?;
         upload(&self.store.scoped(&format!("seg/{id}")), &built).await?;
         Ok(Some(built.meta))
