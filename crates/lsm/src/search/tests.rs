@@ -259,7 +259,7 @@ fn should_open_a_newer_version_where_the_one_it_reads_is_swept() {
         let (site, log, writer) = overwritten().await;
         let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
         let hold = Fault::Hold(gate.clone());
-        let faults = Faults::scripted([Rule::nth(Op::Get, "index.vxi", 1, hold)]);
+        let faults = Faults::scripted([Rule::nth(Op::Ranges, "index.vxi", 1, hold)]);
         let store = site.store.clone().with_faults(faults.clone());
         let context = site.context("query", vexlake_manifest::crash::none());
         let id = site.id;

@@ -40,7 +40,7 @@ fn should_answer_from_one_collection_while_another_is_being_opened() {
         let (_site, log, [docs, other], lake, faults) = two().await;
         let gate = Arc::new(Semaphore::new(0));
         let slow = format!("c/{other}/seg");
-        faults.add(Rule::nth(Op::Get, &slow, 1, Fault::Hold(gate.clone())));
+        faults.add(Rule::nth(Op::Ranges, &slow, 1, Fault::Hold(gate.clone())));
         let opening = tokio::spawn({
             let lake = lake.clone();
             async move { lake.incarnation(other).await.map(drop) }
@@ -62,7 +62,7 @@ fn should_answer_from_one_collection_while_another_is_being_opened() {
 fn should_open_an_incarnation_once_for_all_who_ask_and_again_after_a_failure() {
     run(async {
         let (_site, _log, [docs, _], lake, faults) = two().await;
-        faults.add(Rule::every(Op::Get, "index.vxi", Fault::Refuse));
+        faults.add(Rule::every(Op::Ranges, "index.vxi", Fault::Refuse));
         lake.incarnation(docs).await.err().expect("cannot open");
         faults.clear();
         let (a, b) = tokio::join!(lake.incarnation(docs), lake.incarnation(docs));
