@@ -1,5 +1,5 @@
 /**
- * Router from names to incarnations: (db, name) → the incarnation that lives under that name now.
+ * Router from names to incarnations: (db, name) → the incarnation that answers under that name now.
  *
  * Steps: the list comes from describe({what: "collections"}) and is kept; the follower asks the engine every
  * FOLLOW_MS for new commits and then lists again; a name that is not known is looked for once more before it
@@ -10,14 +10,21 @@
  * - A view is immutable; a request keeps the one it resolved.
  * - Two clients that create the same collection at once get the same one: the catalog decides, the loser
  *   reads.
- * - Being behind is safe: a name answers its previous incarnation for at most FOLLOW_MS after another node
- *   moved it.
+ * - Being behind is safe: a name that another node cleared answers its previous incarnation for at most
+ *   FOLLOW_MS; one that was promoted or rolled back, until the other incarnation shows as much (flips.ts).
  */
-import { type NewCollection as Creation, createCollection, sourceFrom } from "../common/catalog.ts";
+import {
+  type NewCollection as Creation,
+  createCollection,
+  parseIncarnation,
+  readCatalog,
+  sourceFrom,
+} from "../common/catalog.ts";
 import type { LogSource } from "../common/log/source.ts";
 import { vexErrorFrom } from "../common/process/error.ts";
-import { type CollectionView, type QueryCore, readCollections } from "./core.ts";
+import { type CollectionView, type QueryCore, viewOf } from "./core.ts";
 import { ReplyError } from "./errors.ts";
+import { type Flip, Flips } from "./flips.ts";
 import type { Visibility } from "./visibility.ts";
 
 /**
@@ -48,12 +55,17 @@ export interface CollectionsOptions {
   clock: () => number;
   /** told about failures of the follower, which goes on */
   onFailure: (error: unknown) => void;
+  /** told when a promoted name answers from its new incarnation */
+  onFlip: (flip: Flip) => void;
   followMs?: number;
 }
 
 export class Collections {
   readonly #options: CollectionsOptions;
+  readonly #flips: Flips;
   #byName = new Map<string, CollectionView>();
+  /** Live and fed: a name may move to any of them, which must be in step by then. */
+  #incarnations: string[] = [];
   #creating = new Map<string, Promise<CollectionView>>();
   #listing: Promise<void> | undefined;
   #next: Promise<void> | undefined;
@@ -65,6 +77,18 @@ export class Collections {
 
   constructor(options: CollectionsOptions) {
     this.#options = options;
+    const { core, visibility, clock, onFlip } = options;
+    this.#flips = new Flips({
+      visibility,
+      clock,
+      onFlip,
+      describe: async (incarnation) =>
+        parseIncarnation(await core.describe({ what: "incarnation", incarnation })),
+      flip: (key, to) => {
+        const { db, name } = this.#byName.get(key) as CollectionView;
+        this.#byName.set(key, viewOf(db, name, to));
+      },
+    });
   }
 
   /** True once the catalog has been read; before that every answer would be a guess. */
@@ -75,6 +99,11 @@ export class Collections {
   /** When the catalog was last read, in milliseconds of the clock. */
   get listedMs(): number {
     return this.#listedMs;
+  }
+
+  /** Names that answer from a predecessor until the promoted incarnation shows as much. */
+  get flipping(): number {
+    return this.#flips.waiting;
   }
 
   /** The failure of the last round of the follower, if it failed. */
@@ -185,8 +214,18 @@ export class Collections {
   }
 
   async #list(): Promise<void> {
-    const views = await readCollections(this.#options.core);
-    this.#byName = new Map(views.map((view) => [nameKey(view.db, view.name), view]));
+    const catalog = await readCatalog(this.#options.core);
+    // In one turn of the loop: a flip comes before all of this or after it.
+    const byName = new Map<string, CollectionView>();
+    for (const collection of catalog) {
+      const { db, name } = collection;
+      const key = nameKey(db, name);
+      const served = this.#byName.get(key)?.incarnation;
+      byName.set(key, viewOf(db, name, this.#flips.choose(key, collection, served)));
+    }
+    this.#flips.keep(new Set(byName.keys()));
+    this.#byName = byName;
+    this.#incarnations = catalog.flatMap(({ live, fed }) => [live, ...fed].map((one) => one.incarnation));
     this.#listedMs = this.#options.clock();
   }
 
@@ -197,16 +236,17 @@ export class Collections {
     }, this.#options.followMs ?? FOLLOW_MS);
   }
 
-  /** One round: every incarnation, then catalog and list. What fails is reported; the rest goes on. */
+  /** One round: every incarnation, catalog and list, then flips. What fails is reported; the rest goes on. */
   async #follow(): Promise<void> {
     const failures: unknown[] = [];
-    const incarnations = this.all().map((view) => view.incarnation);
+    const incarnations = this.#incarnations;
     for (let from = 0; from < incarnations.length; from += FOLLOW_CONCURRENCY) {
       const some = incarnations.slice(from, from + FOLLOW_CONCURRENCY);
       const ends = await Promise.allSettled(some.map((incarnation) => this.#followOne(incarnation)));
       for (const end of ends) if (end.status === "rejected") failures.push(end.reason);
     }
     await this.refresh().catch((error: unknown) => failures.push(error));
+    await this.#flips.settle().catch((error: unknown) => failures.push(error));
     this.#failure = failures[0];
     if (failures.length > 0) this.#options.onFailure(failures[0]);
   }
