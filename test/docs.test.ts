@@ -171,6 +171,16 @@ describe("what a document names wrongly", () => {
   });
 });
 
+describe("ARCHITECTURE.md", () => {
+  it("should list every invariant of the catalogue under its id", () => {
+    const catalogue = read("crates/manifest/src/invariants.rs");
+    const ids = [...catalogue.matchAll(/Self::\w+ => "([\w-]+)"/g)].map(([, id]) => id);
+    expect(ids.length).toBeGreaterThan(10);
+    const rows = [...read("ARCHITECTURE.md").matchAll(/^\| \*\*`([\w-]+)`\*\* \|/gm)].map(([, id]) => id);
+    expect(rows).toEqual(ids);
+  });
+});
+
 describe("deploy/vexlake.yaml", () => {
   it("should load, and show every section", async () => {
     const { config, given } = await loadConfig({ file: `${ROOT}deploy/vexlake.yaml`, env: {} });

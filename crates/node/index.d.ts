@@ -207,7 +207,7 @@ export declare class Lake {
   gc(incarnation: string | null, options?: string): Promise<string>;
   /** One step of a recount of the ledger against the log; `finish` answers the report as JSON. */
   verify(step: VerifyStep): Promise<string>;
-  /** Counters of cache and store as JSON. */
+  /** Counters of cache, store and invariants ({id: {checks, violations}}) as JSON. */
   metrics(): string;
   close(): Promise<void>;
 }

@@ -91,7 +91,15 @@ impl Incarnation {
             cutoff_ms,
             retain_from,
         };
-        self.commit_simple(|_| Delta::Mark(mark)).await?;
+        // A run beside this one may have won with a later mark: marks never go back.
+        let head = self
+            .commit_simple(|state| Delta::Mark(mark.over(state.mark)))
+            .await?;
+        let Mark {
+            cutoff_ms,
+            retain_from,
+        } = head.state.mark.unwrap_or(mark);
+        collected.retain_from = retain_from;
         collected.slots = self.manifest.sweep_slots().await?;
         // Looked up again behind the mark: a commit may have come in between, but none
         // that comes now can name anything older than the cutoff.

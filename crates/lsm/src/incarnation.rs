@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 use ulid::Ulid;
-use vexlake_manifest::{Author, Context as Components, Head, Manifest, ManifestError, State};
+use vexlake_manifest::{
+    Author, Context as Components, Head, Invariant, Manifest, ManifestError, State,
+};
 use vexlake_segment::VectorCache;
 use vexlake_store::Store;
 
 use crate::compact::{Policy, Spec, plan_compaction};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Feed;
 use crate::snapshot::Snapshot;
 use crate::state::{Delta, IncarnationState, NewSource};
@@ -52,7 +54,7 @@ impl Pools {
             .num_threads(threads)
             .thread_name(named)
             .build();
-        let pool = pool.map_err(|e| crate::error::Error::Internal(format!("search pool: {e}")))?;
+        let pool = pool.map_err(|e| Error::Internal(format!("search pool: {e}")))?;
         Ok(Self {
             search: Arc::new(pool),
         })
@@ -89,7 +91,7 @@ impl Incarnation {
     pub async fn open(lake: &Store, id: Ulid, context: Context) -> Result<Arc<Self>> {
         let store = lake.scoped(&Self::prefix(id));
         let manifest = Manifest::open_with(store.clone(), context.components.clone()).await?;
-        let snapshot = Snapshot::open(&store, &context.cache, manifest.head(), None).await?;
+        let snapshot = open_snapshot(&manifest, &context, manifest.head(), None).await?;
         Ok(Arc::new(Self {
             id,
             store,
@@ -122,9 +124,17 @@ impl Incarnation {
         if head.version <= current.version() {
             return Ok(current);
         }
-        let opened = Snapshot::open(&self.store, &self.context.cache, head, Some(&current)).await?;
+        let opened = open_snapshot(&self.manifest, &self.context, head, Some(&current)).await?;
         let opened = Arc::new(opened);
         tokio::task::block_in_place(|| self.feed.advance(opened.clone()));
+        let shown = self.snapshot().version();
+        let invariants = &self.context.components.invariants;
+        if !invariants.judge(Invariant::ReaderMonotone, shown >= opened.version()) {
+            let version = opened.version();
+            return Err(Error::Internal(format!(
+                "readers see version {shown} after version {version} was opened"
+            )));
+        }
         Ok(opened)
     }
 
@@ -138,9 +148,8 @@ impl Incarnation {
             return Ok(current);
         }
         let head = Arc::new(self.manifest.at(version).await?);
-        Ok(Arc::new(
-            Snapshot::open(&self.store, &self.context.cache, head, Some(&current)).await?,
-        ))
+        let opened = open_snapshot(&self.manifest, &self.context, head, Some(&current)).await?;
+        Ok(Arc::new(opened))
     }
 
     /// Commits a delta that does not depend on anything but its own validity, again
@@ -267,6 +276,33 @@ impl Incarnation {
         };
         plan_compaction(snapshot.state(), snapshot.version(), policy, &shadowed)
     }
+}
+
+/// Opens a version, and counts whether everything that it names is there and whole. What
+/// a sweep took because nobody may read the version any more was not promised to be.
+async fn open_snapshot(
+    manifest: &Manifest<IncarnationState>,
+    context: &Context,
+    head: Arc<Head<IncarnationState>>,
+    previous: Option<&Snapshot>,
+) -> Result<Snapshot> {
+    let invariants = &context.components.invariants;
+    let version = head.version;
+    invariants.checked(Invariant::ObjectIntact);
+    let opened = Snapshot::open(manifest.store(), &context.cache, head, previous).await;
+    let broken = match opened.as_ref().err().map(Error::kind) {
+        Some(ErrorKind::Corrupt) => true,
+        Some(ErrorKind::NotFound) => {
+            let now = manifest.refresh().await?.state.clone();
+            let readable = version >= now.retain_from() || now.pinned().contains(&version);
+            readable && !now.retired
+        }
+        _ => false,
+    };
+    if broken {
+        invariants.violated(Invariant::ObjectIntact);
+    }
+    opened
 }
 
 /// Races a committer may lose in a row before it reports a conflict: with a handful

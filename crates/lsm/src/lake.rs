@@ -16,7 +16,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use ulid::Ulid;
-use vexlake_manifest::{Author, Context as Components, Manifest, ManifestError};
+use vexlake_manifest::{Author, Context as Components, Invariants, Manifest, ManifestError};
 use vexlake_segment::VectorCache;
 use vexlake_store::{Store, StoreConfig};
 
@@ -113,6 +113,11 @@ impl Lake {
     /// The cache of exact vectors.
     pub fn cache(&self) -> &VectorCache {
         &self.context.cache
+    }
+
+    /// What was checked in this lake since it was opened, and found broken.
+    pub fn invariants(&self) -> &Invariants {
+        &self.context.components.invariants
     }
 
     /// An incarnation, opened on first use.

@@ -15,8 +15,10 @@
 //! counted apart and excused from (c), and their patches from the columns of (a).
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use serde::Serialize;
+use vexlake_manifest::{Invariant, Invariants};
 use vexlake_segment::{Position, key_hash};
 
 use crate::error::{Error, Result};
@@ -46,9 +48,10 @@ impl Newest {
 
 /// A recount under way.
 pub struct Verification {
-    snapshot: std::sync::Arc<Snapshot>,
+    snapshot: Arc<Snapshot>,
     keys: HashMap<String, Newest>,
     counts: BTreeMap<(u32, u32), Recount>,
+    invariants: Arc<Invariants>,
 }
 
 #[derive(Default)]
@@ -127,6 +130,7 @@ impl Verification {
             snapshot,
             keys: HashMap::new(),
             counts: BTreeMap::new(),
+            invariants: incarnation.context.components.invariants.clone(),
         })
     }
 
@@ -250,7 +254,10 @@ impl Verification {
         } else {
             0
         };
-        if duplicated > 0 {
+        if !self
+            .invariants
+            .judge(Invariant::OneLiveRow, duplicated == 0)
+        {
             problems.add("duplicated", format!("{live} live entries for {keys} keys"));
         }
         Report {

@@ -34,10 +34,10 @@ impl<S: State> Manifest<S> {
             match self.sweep_once().await {
                 // Another sweep of a newer mark came by; that mark is ours to sweep as well.
                 Err(ManifestError::Expired { .. }) => {}
-                outcome => return outcome,
+                outcome => return self.inner.context.note(outcome),
             }
         }
-        self.sweep_once().await
+        self.inner.context.note(self.sweep_once().await)
     }
 
     async fn sweep_once(&self) -> Result<u64, ManifestError> {

@@ -17,11 +17,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tempfile::TempDir;
 use ulid::Ulid;
 use vexlake_distance::Metric;
-use vexlake_manifest::{Author, Context as Components, CrashPoint, Manifest, crash};
+use vexlake_manifest::{Author, Context as Components, CrashPoint, Invariants, Manifest, crash};
 use vexlake_segment::{Position, VectorCache};
 use vexlake_store::Store;
 
-pub use self::check::{check, check_scope, verify};
+pub use self::check::{check, check_scope, verify, violations};
 pub use self::gate::{Gate, crash_at};
 pub use self::log::{Change, Log, Message, TableWriter};
 use crate::append::{Appended, Batch, OnBad};
@@ -41,6 +41,8 @@ pub struct Site {
     pub store: Store,
     pub clock: Arc<AtomicU64>,
     pub id: Ulid,
+    /// What every handle of the test has counted.
+    pub invariants: Arc<Invariants>,
     draws: Arc<AtomicU64>,
 }
 
@@ -57,6 +59,7 @@ impl Site {
             store,
             clock,
             id,
+            invariants: Arc::default(),
             draws: Arc::default(),
         };
         let state =
@@ -80,6 +83,7 @@ impl Site {
                 draw.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
             }),
             crash,
+            invariants: self.invariants.clone(),
         }
     }
 
