@@ -77,7 +77,7 @@ export async function startCompactor(config: CompactorConfig, deps: CompactorDep
   };
   const planner = new Planner({ lake, runner, logger, metrics, caps, intervalMs: tuning.planIntervalMs });
   const gcPayload = (
-    options: { incarnation: string | null; dryRun: boolean },
+    options: { incarnation: string | null; dryRun: boolean; orphans: boolean },
     reason = "requested",
   ): GcPayload => ({
     ...options,
@@ -90,7 +90,7 @@ export async function startCompactor(config: CompactorConfig, deps: CompactorDep
   runner.schedule("gc", {
     id: "gc-all",
     everyMs: tuning.gcIntervalMs ?? GC_INTERVAL_MS,
-    payload: gcPayload({ incarnation: null, dryRun: false }, "schedule"),
+    payload: gcPayload({ incarnation: null, dryRun: false, orphans: false }, "schedule"),
   });
   await runner.start();
   metrics.observeQueues(runner);

@@ -63,6 +63,9 @@ impl Collected {
 }
 
 impl Incarnation {
+    /// Where the objects lie that only segments and shadows name.
+    pub(crate) const SWEPT: [&str; 2] = ["seg/", "shadow/"];
+
     /// Collects garbage; see the file header.
     ///
     /// # Errors
@@ -116,7 +119,7 @@ impl Incarnation {
     async fn doomed(&self, retain_from: u64, cutoff_ms: u64) -> Result<Vec<(String, u64)>> {
         let reached = self.reached(retain_from).await?;
         let mut doomed = Vec::new();
-        for prefix in ["seg/", "shadow/"] {
+        for prefix in Self::SWEPT {
             for listed in self.store.list(prefix).await? {
                 let rest = listed.key.strip_prefix(prefix);
                 let name = rest.and_then(|rest| rest.split('/').next());
@@ -149,8 +152,9 @@ impl Incarnation {
         Ok(reached)
     }
 
-    /// Ends the incarnation: the last commit, then its segments and shadow objects. HEAD,
-    /// slots and bases stay, and fence whoever still writes. Safe to run again after a crash.
+    /// Ends the incarnation: the last commit, then its segments, shadow objects and the
+    /// bases that no commit names. HEAD and commits stay, and fence whoever still writes.
+    /// Safe to run again after a crash.
     ///
     /// # Errors
     /// Store errors.
@@ -162,7 +166,8 @@ impl Incarnation {
             retain_from: self.manifest.head().version,
             ..Collected::default()
         };
-        for prefix in ["seg/", "shadow/"] {
+        self.manifest.sweep_slots().await?;
+        for prefix in Self::SWEPT {
             for listed in self.store.list(prefix).await? {
                 self.store.delete(&listed.key).await?;
                 collected.bytes += listed.size;

@@ -5,9 +5,11 @@
 //! code knows. Incarnations are opened on first use and stay open.
 //!
 //! A change of names is always two steps: the incarnation first (its version 0), then
-//! the catalog. What a crash leaves between the two has no name and is never seen.
+//! the catalog. What a crash leaves between the two has no name, is never seen, and is
+//! removed as an orphan (`lake/orphans.rs`).
 
 mod open;
+mod orphans;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -20,7 +22,10 @@ use vexlake_manifest::{Author, Context as Components, Invariants, Manifest, Mani
 use vexlake_segment::VectorCache;
 use vexlake_store::{Store, StoreConfig};
 
+pub use self::orphans::{LakeCollected, LakeGcOptions, Orphan};
+
 use self::open::{check_name, check_schema, open_catalog, open_info, prepare_spool};
+use self::orphans::orphaned;
 use crate::catalog::{CatalogDelta, CatalogState, Mapping};
 use crate::error::{Error, Result};
 use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Context, Incarnation, Pools};
@@ -176,7 +181,7 @@ impl Lake {
         let id = self
             .new_incarnation(&key, schema, source.into_source(0))
             .await?;
-        self.remap(&key, |before| match before {
+        self.remap(&key, Some(id), |before| match before {
             None => Ok(Some(Mapping {
                 live: id,
                 fed: Vec::new(),
@@ -196,7 +201,7 @@ impl Lake {
     /// `NOT_FOUND`.
     pub async fn drop_collection(&self, db: u32, name: &str) -> Result<()> {
         let key = CatalogState::key(db, name);
-        self.remap(&key, |before| {
+        self.remap(&key, None, |before| {
             before.ok_or_else(|| Error::NotFound {
                 what: "collection",
                 name: key.clone(),
@@ -224,7 +229,7 @@ impl Lake {
         let id = self
             .new_incarnation(&key, schema, source.into_source(0))
             .await?;
-        self.remap(&key, |before| match before {
+        self.remap(&key, Some(id), |before| match before {
             Some(now) if now.live == mapping.live => Ok(Some(Mapping {
                 live: id,
                 fed: Vec::new(),
@@ -263,7 +268,7 @@ impl Lake {
         let id = self
             .new_incarnation(&key, live.schema.clone(), source.into_source(0))
             .await?;
-        self.remap(&key, |before| {
+        self.remap(&key, Some(id), |before| {
             let mut mapping = before.cloned().ok_or_else(|| Error::NotFound {
                 what: "collection",
                 name: key.clone(),
@@ -296,7 +301,7 @@ impl Lake {
             live: target,
             fed: std::iter::once(mapping.live).chain(others).collect(),
         };
-        self.remap(&key, |before| match before == Some(&mapping) {
+        self.remap(&key, None, |before| match before == Some(&mapping) {
             true => Ok(Some(after.clone())),
             false => Err(Error::Conflict(format!(
                 "collection {key} became {before:?}"
@@ -312,7 +317,7 @@ impl Lake {
     /// `INVALID` when it is not fed.
     pub async fn retire_fed(&self, db: u32, name: &str, incarnation: Ulid) -> Result<()> {
         let key = CatalogState::key(db, name);
-        self.remap(&key, |before| {
+        self.remap(&key, None, |before| {
             let mut mapping = before.cloned().ok_or_else(|| Error::NotFound {
                 what: "collection",
                 name: key.clone(),
@@ -329,26 +334,39 @@ impl Lake {
         .await
     }
 
-    /// Finishes what is leaving: retire, sweep, forget. Run by every GC tick.
+    /// Finishes what is leaving: retire, sweep, forget. Run by every GC tick. One that
+    /// fails does not keep the others.
     ///
     /// # Errors
-    /// Store errors; what is not finished is taken up by the next run.
+    /// The first store error; what is not finished is taken up by the next run.
     pub async fn finish_leaving(&self) -> Result<Vec<Ulid>> {
         let leaving = self.catalog.refresh().await?.state.leaving.clone();
-        for id in &leaving {
-            match self.incarnation(*id).await {
-                Ok(incarnation) => drop(incarnation.retire().await?),
-                Err(Error::Manifest(ManifestError::NotFound { .. })) => {}
-                Err(error) => return Err(error),
+        let mut left = Vec::new();
+        let mut failed = None;
+        for id in leaving {
+            match self.finish_one(id).await {
+                Ok(()) => left.push(id),
+                Err(error) => failed = failed.or(Some(error)),
             }
-            self.open.lock().await.remove(id);
-            self.commit_catalog(|state| {
-                let delta = CatalogDelta::Forget { incarnation: *id };
-                Ok(state.leaving.contains(id).then_some(delta))
-            })
-            .await?;
         }
-        Ok(leaving.into_iter().collect())
+        failed.map_or(Ok(left), Err)
+    }
+
+    async fn finish_one(&self, id: Ulid) -> Result<()> {
+        let incarnation = match self.incarnation(id).await {
+            Err(Error::Manifest(ManifestError::NotFound { .. })) => {
+                self.bury(id).await?;
+                self.incarnation(id).await?
+            }
+            opened => opened?,
+        };
+        incarnation.retire().await?;
+        self.open.lock().await.remove(&id);
+        self.commit_catalog(None, |state| {
+            let delta = CatalogDelta::Forget { incarnation: id };
+            Ok(state.leaving.contains(&id).then_some(delta))
+        })
+        .await
     }
 
     async fn check_caught_up(&self, live: Ulid, target: Ulid) -> Result<()> {
@@ -383,16 +401,22 @@ impl Lake {
         let Context {
             author, components, ..
         } = &self.context;
-        Manifest::create_with(store, state, author, components.clone()).await?;
-        Ok(id)
+        match Manifest::create_with(store, state, author, components.clone()).await {
+            Ok(_) => Ok(id),
+            // The id is ours alone: only who buried an orphan can have been faster.
+            Err(ManifestError::Conflict { .. }) => Err(orphaned(id)),
+            Err(error) => Err(error.into()),
+        }
     }
 
+    /// `naming` is the new incarnation of the change, if it brings one.
     async fn remap(
         &self,
         key: &str,
+        naming: Option<Ulid>,
         change: impl Fn(Option<&Mapping>) -> Result<Option<Mapping>>,
     ) -> Result<()> {
-        self.commit_catalog(|state| {
+        self.commit_catalog(naming, |state| {
             let before = state.names.get(key);
             let after = change(before)?;
             Ok(Some(CatalogDelta::Map {
@@ -407,6 +431,7 @@ impl Lake {
     /// Commits what `change` wants of the newest catalog, again after each lost race.
     async fn commit_catalog(
         &self,
+        naming: Option<Ulid>,
         change: impl Fn(&CatalogState) -> Result<Option<CatalogDelta>>,
     ) -> Result<()> {
         for _ in 0..=COMMIT_ATTEMPTS_MAX {
@@ -414,6 +439,9 @@ impl Lake {
             let Some(delta) = change(&head.state)? else {
                 return Ok(());
             };
+            if let Some(id) = naming {
+                self.check_nameable(&head.state, id).await?;
+            }
             match self
                 .catalog
                 .commit(&head, delta, &self.context.author)

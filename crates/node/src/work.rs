@@ -98,11 +98,7 @@ impl Lake {
 
     pub(crate) async fn collect(&self, id: Option<&str>, options: &str) -> Result<String> {
         match id {
-            None => {
-                let left = self.lake.finish_leaving().await?;
-                let left: Vec<String> = left.iter().map(ToString::to_string).collect();
-                Ok(json!({"left": left}).to_string())
-            }
+            None => json(&self.lake.collect_garbage(&parse("gc", options)?).await?),
             Some(id) => {
                 let options = parse("gc", options)?;
                 json(
