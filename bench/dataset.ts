@@ -5,6 +5,8 @@
  * The latent space has 32 dimensions, lifted to D by a fixed random map, so that a leaf's records share
  * directions. Made in chunks: a million 128-d vectors never lie in memory at once.
  */
+import { seeded } from "../services/common/seeded.ts";
+
 const LATENT = 32;
 const BRANCHES = 32;
 const LEAVES = 32;
@@ -64,15 +66,4 @@ export class Vectors {
   #gaussian(): number {
     return Math.sqrt(-2 * Math.log(1 - this.#random())) * Math.cos(2 * Math.PI * this.#random());
   }
-}
-
-/** mulberry32. */
-function seeded(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
-  };
 }

@@ -41,13 +41,22 @@ export type CompactionSpec = z.infer<typeof compactionSpec>;
 export const compactionPayload = z.strictObject({ collection: z.string().max(512), spec: compactionSpec });
 export type CompactionPayload = z.infer<typeof compactionPayload>;
 
-/** `incarnation: null` sweeps every incarnation, then finishes what is leaving. */
-export const gcPayload = z.strictObject({
-  incarnation: ulid.nullable(),
-  graceMs: z.number().int().nonnegative(),
-  dryRun: z.boolean(),
-  reason: z.string().max(REASON_CHARACTERS_MAX),
-});
+/**
+ * `incarnation: null` sweeps every incarnation, then finishes what is leaving; with `orphans`, incarnations
+ * without a name leave first.
+ */
+export const gcPayload = z
+  .strictObject({
+    incarnation: ulid.nullable(),
+    graceMs: z.number().int().nonnegative(),
+    dryRun: z.boolean(),
+    orphans: z.boolean().default(false),
+    reason: z.string().max(REASON_CHARACTERS_MAX),
+  })
+  .refine(({ incarnation, orphans }) => incarnation === null || !orphans, {
+    path: ["orphans"],
+    message: "orphans are the lake's, not an incarnation's",
+  });
 export type GcPayload = z.infer<typeof gcPayload>;
 
 export interface JobPayloads {
@@ -77,7 +86,8 @@ export function titleOf(kind: JobKind, payload: unknown): string {
     return `${collection}: ${spec.kind} ${spec.inputs.length} segments`;
   }
   const gc = parsed.data as GcPayload;
-  return `${gc.incarnation ?? "all collections"}: gc${gc.dryRun ? " (dry run)" : ""}`;
+  const where = gc.incarnation ?? (gc.orphans ? "all collections and orphans" : "all collections");
+  return `${where}: gc${gc.dryRun ? " (dry run)" : ""}`;
 }
 
 /** Why the job exists, in the words of whoever asked for it. */

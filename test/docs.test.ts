@@ -153,7 +153,7 @@ describe("what a document names wrongly", () => {
   it("should be noticed: a subcommand, an action, an option", () => {
     expect(wrongCommands("run `vexlake tail docs`")).toEqual(["vexlake has no command tail"]);
     expect(wrongCommands("run `vexlake replay pause docs`")).toEqual(["vexlake replay has no action pause"]);
-    expect(wrongCommands("```bash\nvexlake gc --orphans\n```")).toEqual(["vexlake gc takes no --orphans"]);
+    expect(wrongCommands("```bash\nvexlake gc --limit 1\n```")).toEqual(["vexlake gc takes no --limit"]);
     expect(
       wrongCommands("`vexlake ingest|query|compactor --config x`, `vexlake bench docs -n 9 -c 1`"),
     ).toEqual([]);
@@ -168,6 +168,16 @@ describe("what a document names wrongly", () => {
       expect.stringMatching(/^VEXLAKE_INGEST_SEALS /),
     ]);
     expect(await wrongVariables("VEXLAKE_SPEED")).toEqual([expect.stringMatching(/^VEXLAKE_SPEED /)]);
+  });
+});
+
+describe("ARCHITECTURE.md", () => {
+  it("should list every invariant of the catalogue under its id", () => {
+    const catalogue = read("crates/manifest/src/invariants.rs");
+    const ids = [...catalogue.matchAll(/Self::\w+ => "([\w-]+)"/g)].map(([, id]) => id);
+    expect(ids.length).toBeGreaterThan(10);
+    const rows = [...read("ARCHITECTURE.md").matchAll(/^\| \*\*`([\w-]+)`\*\* \|/gm)].map(([, id]) => id);
+    expect(rows).toEqual(ids);
   });
 });
 

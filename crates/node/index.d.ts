@@ -204,11 +204,14 @@ export declare class Lake {
     job: string,
     options?: string,
   ): Promise<string>;
-  /** One incarnation's garbage, or with null the incarnations that are leaving; JSON. */
+  /**
+   * One incarnation's garbage ({graceMs, dryRun}); or with null the incarnations that are leaving, and with
+   * {orphans: true, graceMs, dryRun} those that have no name. JSON.
+   */
   gc(incarnation: string | null, options?: string): Promise<string>;
   /** One step of a recount of the ledger against the log; `finish` answers the report as JSON. */
   verify(step: VerifyStep): Promise<string>;
-  /** Counters of cache and store as JSON. */
+  /** Counters of cache, store and invariants ({id: {checks, violations}}) as JSON. */
   metrics(): string;
   close(): Promise<void>;
 }

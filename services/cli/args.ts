@@ -42,7 +42,12 @@ export const OPTIONS: Option[] = [
     help: "replay start, promote, rollback: give up what only these epochs of the live incarnation hold",
   },
   { flag: "partition", value: "<n>", help: "source accept: the partition" },
-  { flag: "grace-ms", value: "<n>", help: "gc: how long a replaced version stays readable" },
+  {
+    flag: "grace-ms",
+    value: "<n>",
+    help: "gc: how long a replaced version stays readable, and an orphan is left alone",
+  },
+  { flag: "orphans", help: "gc: also incarnations that no name leads to" },
   { flag: "dry-run", help: "gc, compact: say what would be done" },
   { flag: "limit", value: "<n>", help: "lsm, dlq: rows shown" },
   { flag: "clients", value: "<n>", help: "bench: connections (-c)" },

@@ -3,7 +3,12 @@ import { readFileSync } from "node:fs";
 import { performance } from "node:perf_hooks";
 import type { Lake } from "@vexlake/core";
 import { Gauge, type Registry } from "prom-client";
-import { createRegistry, exposeSnapshot } from "../common/process/metrics.ts";
+import {
+  createRegistry,
+  exposeInvariants,
+  exposeSnapshot,
+  type InvariantCounts,
+} from "../common/process/metrics.ts";
 import type { Shutdown } from "../common/process/shutdown.ts";
 
 const manifest = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
@@ -21,7 +26,12 @@ export function processRegistry(role: string, lake: Lake): Registry {
       this.set(performance.eventLoopUtilization().active / 1_000);
     },
   });
-  exposeSnapshot(registry, () => flatten(JSON.parse(lake.metrics()) as Record<string, unknown>));
+  const snapshot = () => JSON.parse(lake.metrics()) as Record<string, unknown>;
+  exposeSnapshot(registry, () => {
+    const { invariants: _, ...groups } = snapshot();
+    return flatten(groups);
+  });
+  exposeInvariants(registry, () => snapshot().invariants as InvariantCounts);
   return registry;
 }
 

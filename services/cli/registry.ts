@@ -108,8 +108,8 @@ export const COMMANDS: readonly Entry[] = [
   },
   {
     word: "gc",
-    help: "[<collection>] [--grace-ms <n>] [--dry-run]",
-    takes: ["db", "grace-ms", "dry-run"],
+    help: "[<collection>] [--grace-ms <n>] [--orphans] [--dry-run]",
+    takes: ["db", "grace-ms", "orphans", "dry-run"],
     load: () => import("./commands/gc.ts"),
   },
   {

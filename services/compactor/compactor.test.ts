@@ -1,6 +1,7 @@
 /** The compactor's graph on the in-process runner and a fake core: ticks, merges, gc, /jobs. */
 import { Registry } from "prom-client";
 import { afterEach, describe, expect, it } from "vitest";
+import { parsePayload } from "../../schemas/jobs.ts";
 import { compaction, recordingLogger, ulid, until } from "../../test/contract/jobs-fixtures.ts";
 import type { JobView } from "../common/jobs/runner.ts";
 import { HttpServer } from "../common/process/http.ts";
@@ -226,6 +227,35 @@ describe("compactor", () => {
 
     const requested = await until("requested sweep", () => lake.sweeps[3]);
     expect(requested).toEqual({ incarnation: ulid(2), options: { graceMs: 1_000, dryRun: true } });
+  });
+
+  it("should_look_for_orphans_only_when_asked_and_only_in_the_whole_lake", async () => {
+    const lake = new FakeLake();
+    lake.add("a", ulid(1), []);
+    const { url, listJobs } = await given(lake);
+    await until("scheduled sweep", () => lake.sweeps[1]);
+    expect(lake.sweeps[1]).toEqual({
+      incarnation: null,
+      options: { graceMs: 1_000, dryRun: false, orphans: false },
+    });
+
+    await fetch(`${url}/jobs/gc?orphans=1&dryRun=1`, { method: "POST" });
+    const dry = await until("dry run", async () =>
+      (await listJobs()).find((job) => job.reason === "requested" && job.state === "done"),
+    );
+    expect(dry).toMatchObject({
+      title: "all collections and orphans: gc (dry run)",
+      result: { dryRun: true, left: 0, orphans: 1, objects: 3, bytes: 110 },
+    });
+
+    await fetch(`${url}/jobs/gc?orphans=1`, { method: "POST" });
+    const asked = await until("sweep", () => lake.sweeps[5]);
+    expect(asked.options).toEqual({ graceMs: 1_000, dryRun: false, orphans: true });
+
+    const refused = await fetch(`${url}/jobs/gc?orphans=1&incarnation=${ulid(1)}`, { method: "POST" });
+    expect(refused.status).toBe(400);
+    const payload = { incarnation: ulid(1), graceMs: 0, dryRun: true, orphans: true, reason: "r" };
+    expect(() => parsePayload("gc", payload)).toThrow("orphans");
   });
 
   it("should_sweep_the_others_when_one_sweep_fails_and_then_fail_visibly", async () => {

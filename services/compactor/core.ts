@@ -39,8 +39,12 @@ export type RunOutcome = z.infer<typeof runOutcome>;
 /** Of one incarnation: what was deleted, or would be. */
 const collected = z.looseObject({ slots: z.number(), objects: z.array(z.string()), bytes: z.number() });
 export type Collected = z.infer<typeof collected>;
-/** Of the lake: incarnations that were leaving and are gone now. */
-const finished = z.looseObject({ left: z.array(z.string()) });
+/** Of the lake: incarnations that were leaving and are gone now, and those found without a name. */
+const finished = z.looseObject({
+  left: z.array(z.string()),
+  orphans: z.array(z.looseObject({ incarnation: z.string(), objects: z.number(), bytes: z.number() })),
+});
+export type Finished = z.infer<typeof finished>;
 
 const progress = z.object({
   rowsDone: z.coerce.number().optional(),
@@ -73,8 +77,8 @@ export function parseCollected(text: string): Collected {
   return parseCore("gc", collected, text);
 }
 
-export function parseFinished(text: string): string[] {
-  return parseCore("gc of what is leaving", finished, text).left;
+export function parseFinished(text: string): Finished {
+  return parseCore("gc of what is leaving", finished, text);
 }
 
 /** null for what cannot be read: progress is for eyes only and must not fail a merge. */

@@ -1,5 +1,6 @@
 /**
- * One gc job: sweeps one incarnation, or all and then finishes what is leaving (dropped, retired).
+ * One gc job: sweeps one incarnation, or all and then finishes what is leaving (dropped, retired, and if asked
+ * for, orphans).
  *
  * The core wins a mark before it deletes anything (DESIGN §4); this side only asks and adds up. One
  * collection that fails does not keep the others from being swept: the job goes through all, then
@@ -48,8 +49,9 @@ async function sweep(
   const targets = whole
     ? (await readTargets(deps.lake)).map((target) => target.incarnation)
     : [payload.incarnation as string];
-  const options = JSON.stringify({ graceMs: payload.graceMs, dryRun: payload.dryRun });
-  const total = { objects: 0, bytes: 0, slots: 0, left: 0 };
+  const { graceMs, dryRun, orphans } = payload;
+  const options = JSON.stringify({ graceMs, dryRun });
+  const total = { objects: 0, bytes: 0, slots: 0, left: 0, orphans: 0 };
   let firstError: VexError | null = null;
   for (const [index, target] of targets.entries()) {
     if (signal.aborted) return { status: "cancelled", dryRun: payload.dryRun, swept: index, ...total };
@@ -64,9 +66,15 @@ async function sweep(
     }
   }
   // What is leaving has no dry run: finishing a drop is a commit that the drop itself promised.
-  if (whole && !payload.dryRun) {
+  if (whole && (orphans || !dryRun)) {
     try {
-      total.left = parseFinished(await deps.lake.gc(null, options)).length;
+      const finished = parseFinished(await deps.lake.gc(null, JSON.stringify({ graceMs, dryRun, orphans })));
+      total.left = finished.left.length;
+      total.orphans = finished.orphans.length;
+      for (const { objects, bytes } of finished.orphans) {
+        total.objects += objects;
+        total.bytes += bytes;
+      }
     } catch (thrown) {
       firstError ??= gcError(deps, "what is leaving", thrown);
     }

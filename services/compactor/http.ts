@@ -6,7 +6,8 @@
  * | GET  /jobs                                 | bull-board (BullMQ) or our page (in-process)        |
  * | GET  /jobs/list.json                       | runner, plan, queue stats and jobs, for either      |
  * | POST /jobs/plan                            | plans now; answers the plan's summary               |
- * | POST /jobs/gc?dryRun=1&incarnation=…       | enqueues a sweep                                    |
+ * | POST /jobs/gc?dryRun=1&incarnation=…       | enqueues a sweep of one incarnation, or of all      |
+ * | POST /jobs/gc?orphans=1&dryRun=1           | the same of all, and of incarnations without a name |
  * | POST /jobs/{pause,resume}?kind=…           | one queue, or both without a kind                   |
  * | POST /jobs/cancel?id=…                     | aborts what runs here, removes what waits           |
  *
@@ -29,7 +30,7 @@ export interface JobsHttpDeps {
   planner: Planner;
   /** null: our own page. */
   board: Handler | null;
-  gcPayload(options: { incarnation: string | null; dryRun: boolean }): GcPayload;
+  gcPayload(options: { incarnation: string | null; dryRun: boolean; orphans: boolean }): GcPayload;
 }
 
 export function createJobsHandler(deps: JobsHttpDeps): Handler {
@@ -56,8 +57,12 @@ const ACTIONS = {
   },
   gc: async ({ runner, gcPayload }: JobsHttpDeps, query: URLSearchParams) => {
     const incarnation = query.get("incarnation");
-    const dryRun = query.get("dryRun") === "1" || query.get("dryRun") === "true";
-    return runner.enqueue("gc", gcPayload({ incarnation, dryRun }), `gc-${incarnation ?? "all"}`);
+    const [dryRun, orphans] = [isSet(query, "dryRun"), isSet(query, "orphans")];
+    if (incarnation !== null && orphans) {
+      throw new VexError("INVALID", "orphans are looked for in the whole lake, not in one incarnation");
+    }
+    const dedup = `gc-${incarnation ?? (orphans ? "orphans" : "all")}`;
+    return runner.enqueue("gc", gcPayload({ incarnation, dryRun, orphans }), dedup);
   },
   pause: async ({ runner }: JobsHttpDeps, query: URLSearchParams) => {
     const kinds = kindsOf(query);
@@ -108,6 +113,10 @@ function refuseCrossSite(request: IncomingMessage): void {
 
 function sameHost(origin: string, host: string | undefined): boolean {
   return URL.canParse(origin) && new URL(origin).host === host;
+}
+
+function isSet(query: URLSearchParams, name: string): boolean {
+  return query.get(name) === "1" || query.get(name) === "true";
 }
 
 function kindsOf(query: URLSearchParams): JobKind[] {

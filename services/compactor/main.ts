@@ -81,7 +81,7 @@ export async function startCompactor(config: CompactorConfig, deps: CompactorDep
   };
   const planner = new Planner({ lake, runner, logger, metrics, options, intervalMs: tuning.planIntervalMs });
   const gcPayload = (
-    options: { incarnation: string | null; dryRun: boolean },
+    options: { incarnation: string | null; dryRun: boolean; orphans: boolean },
     reason = "requested",
   ): GcPayload => ({
     ...options,
@@ -94,7 +94,7 @@ export async function startCompactor(config: CompactorConfig, deps: CompactorDep
   runner.schedule("gc", {
     id: "gc-all",
     everyMs: tuning.gcIntervalMs ?? GC_INTERVAL_MS,
-    payload: gcPayload({ incarnation: null, dryRun: false }, "schedule"),
+    payload: gcPayload({ incarnation: null, dryRun: false, orphans: false }, "schedule"),
   });
   await runner.start();
   metrics.observeQueues(runner);

@@ -19,6 +19,7 @@ beforeEach(() => {
     visibility: log,
     clock: () => now,
     onFailure: (error) => failures.push(error),
+    onFlip: () => undefined,
     followMs: 1,
   });
 });

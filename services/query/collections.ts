@@ -1,5 +1,5 @@
 /**
- * Router from names to incarnations: (db, name) → the incarnation that lives under that name now.
+ * Router from names to incarnations: (db, name) → the incarnation that answers under that name now.
  *
  * Steps: the list comes from describe({what: "collections"}) and is kept; the follower asks the engine every
  * FOLLOW_MS for new commits and then lists again; a name that is not known is looked for once more before it
@@ -11,20 +11,24 @@
  * - Two clients that create the same collection at once get the same one: the catalog decides, the loser
  *   reads.
  * - A name whose incarnation cannot be opened answers that error; the others are served.
- * - Being behind is safe: a name answers its previous incarnation for at most FOLLOW_MS after another node
- *   moved it.
+ * - Being behind is safe: a name that another node cleared answers its previous incarnation for at most
+ *   FOLLOW_MS; one that was promoted or rolled back, until the other incarnation shows as much (flips.ts).
  */
 import {
   type NewCollection as Creation,
   createCollection,
+  isOpen,
   opened,
+  parseIncarnation,
+  readCatalog,
   sourceFrom,
   type Unreadable,
 } from "../common/catalog.ts";
 import type { LogSource } from "../common/log/source.ts";
 import { VexError, vexErrorFrom } from "../common/process/error.ts";
-import { type CollectionView, type QueryCore, readCollections } from "./core.ts";
+import { type CollectionView, type QueryCore, viewOf } from "./core.ts";
 import { ReplyError } from "./errors.ts";
+import { type Flip, Flips } from "./flips.ts";
 import type { Visibility } from "./visibility.ts";
 
 /**
@@ -55,13 +59,18 @@ export interface CollectionsOptions {
   clock: () => number;
   /** told about failures of the follower, which goes on */
   onFailure: (error: unknown) => void;
+  /** told when a promoted name answers from its new incarnation */
+  onFlip: (flip: Flip) => void;
   followMs?: number;
 }
 
 export class Collections {
   readonly #options: CollectionsOptions;
+  readonly #flips: Flips;
   #byName = new Map<string, CollectionView>();
   #unreadable = new Map<string, Unreadable>();
+  /** Live and fed: a name may move to any of them, which must be in step by then. */
+  #incarnations: string[] = [];
   #creating = new Map<string, Promise<CollectionView>>();
   #listing: Promise<void> | undefined;
   #next: Promise<void> | undefined;
@@ -73,6 +82,18 @@ export class Collections {
 
   constructor(options: CollectionsOptions) {
     this.#options = options;
+    const { core, visibility, clock, onFlip } = options;
+    this.#flips = new Flips({
+      visibility,
+      clock,
+      onFlip,
+      describe: async (incarnation) =>
+        parseIncarnation(await core.describe({ what: "incarnation", incarnation })),
+      flip: (key, to) => {
+        const { db, name } = this.#byName.get(key) as CollectionView;
+        this.#byName.set(key, viewOf(db, name, to));
+      },
+    });
   }
 
   /** True once the catalog has been read; before that every answer would be a guess. */
@@ -83,6 +104,11 @@ export class Collections {
   /** When the catalog was last read, in milliseconds of the clock. */
   get listedMs(): number {
     return this.#listedMs;
+  }
+
+  /** Names that answer from a predecessor until the promoted incarnation shows as much. */
+  get flipping(): number {
+    return this.#flips.waiting;
   }
 
   /** The failure of the last round of the follower, if it failed. */
@@ -202,16 +228,24 @@ export class Collections {
   }
 
   async #list(): Promise<void> {
-    const views = await readCollections(this.#options.core);
+    const catalog = await readCatalog(this.#options.core);
+    // In one turn of the loop: a flip comes before all of this or after it.
     const byName = new Map<string, CollectionView>();
     const unreadable = new Map<string, Unreadable>();
-    for (const view of views) {
-      const key = nameKey(view.db, view.name);
-      if ("unreadable" in view) unreadable.set(key, view.unreadable);
-      else byName.set(key, view);
+    for (const listing of catalog) {
+      const { db, name } = listing;
+      const key = nameKey(db, name);
+      const answers = this.#flips.choose(key, listing, this.#byName.get(key)?.incarnation);
+      if (isOpen(answers)) byName.set(key, viewOf(db, name, answers));
+      else unreadable.set(key, answers);
     }
+    this.#flips.keep(new Set(byName.keys()));
     this.#byName = byName;
     this.#unreadable = unreadable;
+    this.#incarnations = catalog
+      .flatMap(({ live, fed }) => [live, ...fed])
+      .filter(isOpen)
+      .map((one) => one.incarnation);
     this.#listedMs = this.#options.clock();
   }
 
@@ -222,16 +256,17 @@ export class Collections {
     }, this.#options.followMs ?? FOLLOW_MS);
   }
 
-  /** One round: every incarnation, then catalog and list. What fails is reported; the rest goes on. */
+  /** One round: every incarnation, catalog and list, then flips. What fails is reported; the rest goes on. */
   async #follow(): Promise<void> {
     const failures: unknown[] = [];
-    const incarnations = this.all().map((view) => view.incarnation);
+    const incarnations = this.#incarnations;
     for (let from = 0; from < incarnations.length; from += FOLLOW_CONCURRENCY) {
       const some = incarnations.slice(from, from + FOLLOW_CONCURRENCY);
       const ends = await Promise.allSettled(some.map((incarnation) => this.#followOne(incarnation)));
       for (const end of ends) if (end.status === "rejected") failures.push(end.reason);
     }
     await this.refresh().catch((error: unknown) => failures.push(error));
+    failures.push(...(await this.#flips.settle()));
     for (const { code, message } of this.#unreadable.values()) failures.push(new VexError(code, message));
     this.#failure = failures[0];
     if (failures.length > 0) this.#options.onFailure(failures[0]);

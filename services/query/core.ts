@@ -5,14 +5,7 @@
  * the request), an answer carries bytes and ends.
  */
 import type { Lake, SearchReply, SearchRequest, VectorArgument } from "@vexlake/core";
-import {
-  type Incarnation,
-  isOpen,
-  liveSource,
-  parseIncarnation,
-  readCatalog,
-  type Unreadable,
-} from "../common/catalog.ts";
+import { type Incarnation, liveSource, parseIncarnation } from "../common/catalog.ts";
 
 export type {
   AlterCommand,
@@ -77,41 +70,26 @@ export interface CollectionView {
   readonly pins: Readonly<Record<string, number>>;
 }
 
-/** A collection that cannot be served: requests get its error, the others go on. */
-export interface UnreadableView {
-  readonly db: number;
-  readonly name: string;
-  readonly unreadable: Unreadable;
-}
-
-/** Of every name: how it is served, or what keeps its incarnation from being opened. */
-export async function readCollections(
-  core: Pick<QueryCore, "describe">,
-): Promise<(CollectionView | UnreadableView)[]> {
-  return (await readCatalog(core)).map(({ db, name, live }) =>
-    isOpen(live) ? viewOf(db, name, live) : { db, name, unreadable: live },
-  );
-}
-
-function viewOf(db: number, name: string, live: Incarnation): CollectionView {
-  const { id, topic, kind, cluster } = liveSource(live);
-  const own = live.partitions.filter((partition) => partition.source === id);
+/** A collection that is answered by `of`. */
+export function viewOf(db: number, name: string, of: Incarnation): CollectionView {
+  const { id, topic, kind, cluster } = liveSource(of);
+  const own = of.partitions.filter((partition) => partition.source === id);
   return Object.freeze({
     db,
     name,
-    incarnation: live.incarnation,
-    dim: live.schema.dim,
-    metric: live.schema.metric,
-    format: live.schema.format,
+    incarnation: of.incarnation,
+    dim: of.schema.dim,
+    metric: of.schema.metric,
+    format: of.schema.format,
     source: { id, topic, kind, cluster },
     partitions: own.length,
-    version: live.version,
-    versionWhenMs: live.versionWhenMs,
-    records: live.records,
-    segments: live.segments,
-    bytes: live.bytes,
-    tailBytes: live.feedBytes,
-    pins: live.pins,
+    version: of.version,
+    versionWhenMs: of.versionWhenMs,
+    records: of.records,
+    segments: of.segments,
+    bytes: of.bytes,
+    tailBytes: of.feedBytes,
+    pins: of.pins,
   });
 }
 

@@ -33,6 +33,11 @@ import { Writer } from "./writer.ts";
 
 /** Readiness: a follower that has failed for longer than this many of its rounds says so. */
 const BEHIND_MS_MAX = 10_000;
+/** A flip that could not wait for the promoted incarnation. */
+const FLIP_WARNINGS = {
+  late: "promotion followed at the deadline: reads may have gone back to what the promoted incarnation has consumed",
+  gone: "promotion followed before its time, as the predecessor is no longer fed: reads may have gone back",
+};
 
 export type QueryConfig = Pick<Config, "query">;
 
@@ -72,18 +77,24 @@ export interface Query {
 export async function startQuery(config: QueryConfig, deps: QueryDeps): Promise<Query> {
   const { lake, log, visibility, logger, registry, given = () => false } = deps;
   const clock = deps.clock ?? Date.now;
+  const metrics = new QueryMetrics(registry, {
+    connections: () => respServer.connections,
+    queuedBytes: () => writer.queuedBytes,
+    flipping: () => collections.flipping,
+  });
   const collections = new Collections({
     core: lake,
     log,
     visibility,
     clock,
     onFailure: (error) => logger.warn({ err: error }, "following commits failed, trying again"),
+    onFlip: (flip) => {
+      metrics.flipped(flip);
+      if (flip.outcome === "caught-up") logger.info(flip, "promotion followed");
+      else logger.warn(flip, FLIP_WARNINGS[flip.outcome]);
+    },
   });
-  const writer = new Writer({ core: lake, log, visibility });
-  const metrics = new QueryMetrics(registry, {
-    connections: () => respServer.connections,
-    queuedBytes: () => writer.queuedBytes,
-  });
+  const writer = new Writer({ core: lake, log, visibility, collections });
   const settings = initialSettings();
   const shared: Omit<CommandContext, "sessions"> = {
     core: lake,

@@ -4,6 +4,7 @@
  * table ("unknown" for the rest), codes from the error table.
  */
 import { Counter, Gauge, Histogram, type Registry } from "prom-client";
+import { FLIP_OUTCOMES, type Flip } from "./flips.ts";
 
 /** 50 µs to 10 s: a scan of a small collection takes 100 µs, a cold query over S3 some hundred ms. */
 const SECONDS_BUCKETS = [
@@ -26,6 +27,7 @@ export class QueryMetrics {
   readonly #latency: Histogram<"command">;
   readonly #outcome: Counter<"command" | "code">;
   readonly #rejected: Counter<"reason">;
+  readonly #flips: Counter<"outcome">;
   readonly #children = new Map<string, Children>();
   readonly #rejections = new Map<string, number>();
   commands = 0;
@@ -33,7 +35,10 @@ export class QueryMetrics {
   bytesIn = 0;
   bytesOut = 0;
 
-  constructor(registry: Registry, gauges: { connections: () => number; queuedBytes: () => number }) {
+  constructor(
+    registry: Registry,
+    gauges: { connections: () => number; queuedBytes: () => number; flipping: () => number },
+  ) {
     const registers = [registry];
     this.#latency = new Histogram({
       name: "vexlake_command_seconds",
@@ -54,6 +59,15 @@ export class QueryMetrics {
       labelNames: ["reason"],
       registers,
     });
+    this.#flips = new Counter({
+      name: "vexlake_promotions_followed_total",
+      help: "promotions and rollbacks that this node followed: caught-up lost no sight of a record; late ran into the deadline; gone had no predecessor left",
+      labelNames: ["outcome"],
+      registers,
+    });
+    for (const outcome of FLIP_OUTCOMES) this.#flips.inc({ outcome }, 0);
+    const waiting = "names that answer from a predecessor until the promoted incarnation shows as much";
+    gauge(registry, "vexlake_promotions_waiting", waiting, gauges.flipping);
     gauge(registry, "vexlake_connections", "open RESP connections", gauges.connections);
     gauge(registry, "vexlake_write_queue_bytes", "records waiting for the log", gauges.queuedBytes);
     counter(
@@ -81,6 +95,11 @@ export class QueryMetrics {
       children.outcomes.set(code, outcome);
     }
     outcome.inc();
+  }
+
+  /** A name answers from what was promoted. */
+  flipped({ outcome }: Flip): void {
+    this.#flips.inc({ outcome });
   }
 
   /** This server ended a connection. */

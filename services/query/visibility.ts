@@ -22,6 +22,8 @@ export interface Visibility {
   applied(incarnation: string): Map<number, bigint>;
   /** End of the log as last seen, by partition. */
   ends(incarnation: string): Map<number, bigint>;
+  /** Runs `work` while nothing new of that incarnation's log becomes visible here. */
+  hold<T>(incarnation: string, work: () => Promise<T>): Promise<T>;
   /** True once every partition has been applied up to the given offset, false at the deadline. */
   reached(incarnation: string, offsets: Map<number, bigint>, timeoutMs: number): Promise<boolean>;
 }

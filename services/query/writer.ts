@@ -12,6 +12,7 @@
  * - Nothing is put into a log that this node may not write (named state of the tail): refused before
  *   producing.
  * - Past the deadline the answer is "written at partition:offset, not yet visible", never a plain success.
+ * - Visible means to whoever reads next: where the name has moved to another incarnation meanwhile, there too.
  * - The vector is bytes from start to end.
  *
  * A key goes to the partition of its live record, because order is only kept inside a partition; any other
@@ -64,6 +65,8 @@ export interface WriterOptions {
   core: QueryCore;
   log: RecordLog;
   visibility: Visibility;
+  /** What answers under a name now. */
+  collections: { known(db: number, name: string): CollectionView | undefined };
   visibleMsMax?: number;
 }
 
@@ -123,10 +126,28 @@ export class Writer {
     visible.catch(() => undefined);
     try {
       const position = await this.#enqueue(collection, { write, key: message.key as Buffer, message, bytes });
-      return await this.#until(visible, position);
+      return await this.#until(
+        visible.then((ack) => this.#shown(collection, position, ack)),
+        position,
+      );
     } finally {
       visibility.forget(incarnation, write);
     }
+  }
+
+  /** The name may have flipped to an incarnation that has not consumed the record yet. */
+  async #shown(
+    { db, name, incarnation }: CollectionView,
+    { partition, offset }: ProducedOffset,
+    ack: WriteAck,
+  ): Promise<WriteAck> {
+    const { collections, visibility, visibleMsMax = VISIBLE_MS_MAX } = this.#options;
+    const answering = collections.known(db, name)?.incarnation ?? incarnation;
+    if (answering === incarnation) return ack;
+    const next = new Map([[partition, BigInt(offset) + 1n]]);
+    if (await visibility.reached(answering, next, visibleMsMax)) return ack;
+    // Not consumed here: the deadline in `#until` answers.
+    return await new Promise<never>(() => undefined);
   }
 
   async #until(visible: Promise<WriteAck>, position: ProducedOffset): Promise<WriteAck> {

@@ -39,7 +39,7 @@ export function compaction(incarnation: number, spec = 0): CompactionPayload {
 }
 
 export function gc(reason = "schedule"): GcPayload {
-  return { incarnation: null, graceMs: 60_000, dryRun: true, reason };
+  return { incarnation: null, graceMs: 60_000, dryRun: true, orphans: false, reason };
 }
 
 /** Polls until `probe` returns something other than undefined or false; the deadline's error shows the last state. */

@@ -4,6 +4,8 @@
  */
 import kafkajs, { type IHeaders, type Kafka, type Message, type Producer } from "kafkajs";
 
+export { seeded } from "../../services/common/seeded.ts";
+
 export type Format = "f32" | "protobuf" | "json";
 export type Op = "upsert" | "set-vector" | "set-attrs" | "delete";
 
@@ -73,17 +75,6 @@ function varint(value: number): Buffer {
   for (; rest > 127n; rest >>= 7n) bytes.push(Number(rest & 127n) | 128);
   bytes.push(Number(rest));
   return Buffer.from(bytes);
-}
-
-/** A seeded stream of numbers in [0, 1): mulberry32. */
-export function seeded(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
-  };
 }
 
 /** Components in [-1, 1). */

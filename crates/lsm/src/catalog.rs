@@ -3,8 +3,8 @@
 //! It maps `db/name` to the live incarnation and those fed beside it (replays and
 //! what was live before a promotion), and lists the incarnations that are leaving.
 //! Nothing else lives here: dimension, metric, sources and segments belong to the
-//! incarnation. Every change is a compare-and-set of one name, so two people who
-//! create, drop or promote at once cannot both win.
+//! incarnation. Every change of a name is a compare-and-set, so two people who create,
+//! drop or promote at once cannot both win. What is leaving never gets a name again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,6 +42,11 @@ pub enum CatalogDelta {
         /// What it shall be; `None` forgets the name.
         after: Option<Mapping>,
     },
+    /// An incarnation that has no name shall not get one, and begins to leave.
+    Leave {
+        /// The incarnation.
+        incarnation: Ulid,
+    },
     /// A retired incarnation is gone from the catalog.
     Forget {
         /// The incarnation.
@@ -59,6 +64,17 @@ pub struct CatalogState {
 }
 
 impl CatalogState {
+    /// Everything live or fed.
+    pub fn named(&self) -> BTreeSet<Ulid> {
+        let mappings = self.names.values();
+        mappings.flat_map(Mapping::incarnations).collect()
+    }
+
+    /// Whether an incarnation is live, fed or leaving.
+    pub fn knows(&self, incarnation: Ulid) -> bool {
+        self.leaving.contains(&incarnation) || self.named().contains(&incarnation)
+    }
+
     /// The key of a collection.
     pub fn key(db: u32, name: &str) -> String {
         format!("{db}/{name}")
@@ -95,6 +111,13 @@ impl State for CatalogState {
                     });
                 }
                 let kept: BTreeSet<Ulid> = after.iter().flat_map(Mapping::incarnations).collect();
+                if let Some(gone) = kept.intersection(&self.leaving).next() {
+                    let message = format!("collection {name} cannot mean {gone}, which is leaving");
+                    return Err(Violation {
+                        rule: "catalog-gone",
+                        message,
+                    });
+                }
                 self.leaving.extend(
                     before
                         .iter()
@@ -105,6 +128,15 @@ impl State for CatalogState {
                     Some(mapping) => self.names.insert(name.clone(), mapping.clone()),
                     None => self.names.remove(name),
                 };
+            }
+            CatalogDelta::Leave { incarnation } => {
+                if self.named().contains(incarnation) || !self.leaving.insert(*incarnation) {
+                    let message = format!("incarnation {incarnation} has a name, or is leaving");
+                    return Err(Violation {
+                        rule: "catalog-nameless",
+                        message,
+                    });
+                }
             }
             CatalogDelta::Forget { incarnation } => {
                 if !self.leaving.remove(incarnation) {

@@ -72,6 +72,9 @@ impl Collected {
 }
 
 impl Incarnation {
+    /// Where the objects lie that only segments and shadows name.
+    pub(crate) const SWEPT: [&str; 2] = ["seg/", "shadow/"];
+
     /// Collects garbage; see the file header.
     ///
     /// # Errors
@@ -104,7 +107,15 @@ impl Incarnation {
             cutoff_ms,
             retain_from,
         };
-        self.commit_simple(|_| Delta::Mark(mark)).await?;
+        // A run beside this one may have won with a later mark: marks never go back.
+        let head = self
+            .commit_simple(|state| Delta::Mark(mark.over(state.mark)))
+            .await?;
+        let Mark {
+            cutoff_ms,
+            retain_from,
+        } = head.state.mark.unwrap_or(mark);
+        collected.retain_from = retain_from;
         collected.slots = self.manifest.sweep_slots().await?;
         // Looked up again behind the mark: a commit may have come in between, but none
         // that comes now can name anything older than the cutoff.
@@ -121,7 +132,7 @@ impl Incarnation {
     /// readable version references.
     async fn doomed(&self, reached: &Reached, cutoff_ms: u64) -> Result<Vec<(String, u64)>> {
         let mut doomed = Vec::new();
-        for prefix in ["seg/", "shadow/"] {
+        for prefix in Self::SWEPT {
             for listed in self.store.list(prefix).await? {
                 let rest = listed.key.strip_prefix(prefix);
                 let name = rest.and_then(|rest| rest.split('/').next());
@@ -172,9 +183,10 @@ impl Reached {
     }
 }
 
-/// Ends an incarnation: the last commit, then its segments and shadow objects. HEAD,
-/// slots and bases stay, and fence whoever still writes. Safe to run again after a crash,
-/// and done by the commits alone: what cannot be opened any more can still leave.
+/// Ends an incarnation: the last commit, then its segments, shadow objects and the bases
+/// that no commit names. HEAD and commits stay, and fence whoever still writes. Safe to
+/// run again after a crash, and done by the commits alone: what cannot be opened any more
+/// can still leave.
 ///
 /// # Errors
 /// Store errors.
@@ -187,8 +199,9 @@ pub(crate) async fn retire(manifest: &Manifest<IncarnationState>, author: &Autho
             outcome => drop(outcome?),
         }
     }
+    manifest.sweep_slots().await?;
     let store = manifest.store();
-    for prefix in ["seg/", "shadow/"] {
+    for prefix in Incarnation::SWEPT {
         for listed in store.list(prefix).await? {
             store.delete(&listed.key).await?;
         }

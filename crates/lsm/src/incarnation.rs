@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 use ulid::Ulid;
-use vexlake_manifest::{Author, Context as Components, Head, Manifest, ManifestError, State};
+use vexlake_manifest::{
+    Author, Context as Components, Head, Invariant, Manifest, ManifestError, State,
+};
 use vexlake_segment::BlockCache;
 use vexlake_store::Store;
 
 use crate::compact::{Policy, Spec, plan_compaction};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Feed;
 use crate::pools::Pools;
 use crate::snapshot::Snapshot;
@@ -65,7 +67,7 @@ impl Incarnation {
     pub async fn open(lake: &Store, id: Ulid, context: Context) -> Result<Arc<Self>> {
         let store = lake.scoped(&Self::prefix(id));
         let manifest = Manifest::open_with(store.clone(), context.components.clone()).await?;
-        let snapshot = open_newest(&manifest, &context.cache, None).await?;
+        let snapshot = open_newest(&manifest, &context, None).await?;
         Ok(Arc::new(Self {
             id,
             store,
@@ -98,9 +100,17 @@ impl Incarnation {
         if head.version <= current.version() {
             return Ok(current);
         }
-        let opened = open_newest(&self.manifest, &self.context.cache, Some(&current)).await?;
+        let opened = open_newest(&self.manifest, &self.context, Some(&current)).await?;
         let opened = Arc::new(opened);
         self.feed.advance(opened.clone()).await?;
+        let shown = self.snapshot().version();
+        let invariants = &self.context.components.invariants;
+        if !invariants.judge(Invariant::ReaderMonotone, shown >= opened.version()) {
+            let version = opened.version();
+            return Err(Error::Internal(format!(
+                "readers see version {shown} after version {version} was opened"
+            )));
+        }
         Ok(opened)
     }
 
@@ -111,7 +121,7 @@ impl Incarnation {
     /// # Errors
     /// `error`; store errors.
     pub(crate) async fn leave_swept(&self, error: Error, version: u64) -> Result<()> {
-        swept(&self.manifest, error, version).await?;
+        swept(&self.manifest, &self.context, error, version).await?;
         self.follow().await.map(drop)
     }
 
@@ -125,9 +135,8 @@ impl Incarnation {
             return Ok(current);
         }
         let head = Arc::new(self.manifest.at(version).await?);
-        Ok(Arc::new(
-            Snapshot::open(&self.store, &self.context.cache, head, Some(&current)).await?,
-        ))
+        let opened = open_version(&self.manifest, &self.context, head, Some(&current)).await?;
+        Ok(Arc::new(opened))
     }
 
     /// Commits a delta that does not depend on anything but its own validity, again
@@ -256,16 +265,28 @@ impl Incarnation {
     }
 }
 
+/// Opens a version, and counts that all it names is looked at.
+async fn open_version(
+    manifest: &Manifest<IncarnationState>,
+    context: &Context,
+    head: Arc<Head<IncarnationState>>,
+    previous: Option<&Snapshot>,
+) -> Result<Snapshot> {
+    let invariants = &context.components.invariants;
+    invariants.checked(Invariant::ObjectIntact);
+    Snapshot::open(manifest.store(), &context.cache, head, previous).await
+}
+
 /// Opens the newest version; one that is swept under the reads gives way to a newer one.
 async fn open_newest(
     manifest: &Manifest<IncarnationState>,
-    cache: &BlockCache,
+    context: &Context,
     previous: Option<&Snapshot>,
 ) -> Result<Snapshot> {
     for _ in 0..VIEWS_MAX {
         let head = manifest.head();
-        match Snapshot::open(manifest.store(), cache, head.clone(), previous).await {
-            Err(error) => swept(manifest, error, head.version).await?,
+        match open_version(manifest, context, head.clone(), previous).await {
+            Err(error) => swept(manifest, context, error, head.version).await?,
             opened => return opened,
         }
     }
@@ -273,16 +294,26 @@ async fn open_newest(
 }
 
 /// Ends well where `version` was swept, which is what a missing object means then. The
-/// files of a retired incarnation go at once.
-async fn swept(manifest: &Manifest<IncarnationState>, error: Error, version: u64) -> Result<()> {
-    if !error.is_missing_object() {
-        return Err(error);
+/// files of a retired incarnation go at once. What is missing or damaged otherwise was
+/// promised to be there and whole, and is counted.
+async fn swept(
+    manifest: &Manifest<IncarnationState>,
+    context: &Context,
+    error: Error,
+    version: u64,
+) -> Result<()> {
+    if error.is_missing_object() {
+        let head = manifest.refresh().await?;
+        if !head.retains(version) || head.state.retired {
+            return Ok(());
+        }
     }
-    let head = manifest.refresh().await?;
-    match head.retains(version) && !head.state.retired {
-        true => Err(error),
-        false => Ok(()),
+    // What contradicts itself in the manifest is counted there, by its own rule.
+    if error.kind() == ErrorKind::Corrupt && !matches!(error, Error::Manifest(_)) {
+        let invariants = &context.components.invariants;
+        invariants.violated(Invariant::ObjectIntact);
     }
+    Err(error)
 }
 
 /// The error of a reader that was overtaken by sweeps again and again.

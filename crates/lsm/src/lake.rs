@@ -7,9 +7,11 @@
 //! is closed once nobody asks for it, since it holds indexes and a feed in memory.
 //!
 //! A change of names is always two steps: the incarnation first (its version 0), then
-//! the catalog. What a crash leaves between the two has no name and is never seen.
+//! the catalog. What a crash leaves between the two has no name, is never seen, and is
+//! removed as an orphan (`lake/orphans.rs`).
 
 mod open;
+mod orphans;
 mod replay;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -20,11 +22,14 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 use ulid::Ulid;
-use vexlake_manifest::{Author, Context as Components, Manifest, ManifestError};
+use vexlake_manifest::{Author, Context as Components, Invariants, Manifest, ManifestError};
 use vexlake_segment::BlockCache;
 use vexlake_store::{Store, StoreConfig};
 
+pub use self::orphans::{LakeCollected, LakeGcOptions, Orphan};
+
 use self::open::{check_name, check_schema, open_catalog, open_info, prepare_spool};
+use self::orphans::orphaned;
 use crate::catalog::{CatalogDelta, CatalogState, Mapping};
 use crate::error::{Error, Result};
 use crate::gc::retire;
@@ -133,6 +138,11 @@ impl Lake {
         &self.context.cache
     }
 
+    /// What was checked in this lake since it was opened, and found broken.
+    pub fn invariants(&self) -> &Invariants {
+        &self.context.components.invariants
+    }
+
     /// An incarnation, opened on first use.
     ///
     /// # Errors
@@ -196,7 +206,7 @@ impl Lake {
         let id = self
             .new_incarnation(&key, schema, source.into_source(0))
             .await?;
-        self.remap(&key, |before| match before {
+        self.remap(&key, Some(id), |before| match before {
             None => Ok(Some(Mapping {
                 live: id,
                 fed: Vec::new(),
@@ -216,7 +226,7 @@ impl Lake {
     /// `NOT_FOUND`.
     pub async fn drop_collection(&self, db: u32, name: &str) -> Result<()> {
         let key = CatalogState::key(db, name);
-        self.remap(&key, |before| {
+        self.remap(&key, None, |before| {
             before.ok_or_else(|| Error::NotFound {
                 what: "collection",
                 name: key.clone(),
@@ -238,7 +248,7 @@ impl Lake {
         let id = self
             .new_incarnation(&key, schema, source.into_source(0))
             .await?;
-        self.remap(&key, |before| match before {
+        self.remap(&key, Some(id), |before| match before {
             Some(now) if now.live == mapping.live => Ok(Some(Mapping {
                 live: id,
                 fed: Vec::new(),
@@ -267,12 +277,15 @@ impl Lake {
     }
 
     async fn finish(&self, id: Ulid) -> Result<()> {
-        match self.manifest_of(id).await {
-            Ok(manifest) => retire(&manifest, &self.context.author).await?,
-            Err(Error::Manifest(ManifestError::NotFound { .. })) => {}
-            Err(error) => return Err(error),
-        }
-        self.commit_catalog(|state| {
+        let manifest = match self.manifest_of(id).await {
+            Err(Error::Manifest(ManifestError::NotFound { .. })) => {
+                self.bury(id).await?;
+                self.manifest_of(id).await?
+            }
+            opened => opened?,
+        };
+        retire(&manifest, &self.context.author).await?;
+        self.commit_catalog(None, |state| {
             let delta = CatalogDelta::Forget { incarnation: id };
             Ok(state.leaving.contains(&id).then_some(delta))
         })
@@ -294,16 +307,22 @@ impl Lake {
         let Context {
             author, components, ..
         } = &self.context;
-        Manifest::create_with(store, state, author, components.clone()).await?;
-        Ok(id)
+        match Manifest::create_with(store, state, author, components.clone()).await {
+            Ok(_) => Ok(id),
+            // The id is ours alone: only who buried an orphan can have been faster.
+            Err(ManifestError::Conflict { .. }) => Err(orphaned(id)),
+            Err(error) => Err(error.into()),
+        }
     }
 
+    /// `naming` is the new incarnation of the change, if it brings one.
     async fn remap(
         &self,
         key: &str,
+        naming: Option<Ulid>,
         change: impl Fn(Option<&Mapping>) -> Result<Option<Mapping>>,
     ) -> Result<()> {
-        self.commit_catalog(|state| {
+        self.commit_catalog(naming, |state| {
             let before = state.names.get(key);
             let after = change(before)?;
             Ok(Some(CatalogDelta::Map {
@@ -318,6 +337,7 @@ impl Lake {
     /// Commits what `change` wants of the newest catalog, again after each lost race.
     async fn commit_catalog(
         &self,
+        naming: Option<Ulid>,
         change: impl Fn(&CatalogState) -> Result<Option<CatalogDelta>>,
     ) -> Result<()> {
         for _ in 0..=COMMIT_ATTEMPTS_MAX {
@@ -325,6 +345,9 @@ impl Lake {
             let Some(delta) = change(&head.state)? else {
                 return Ok(());
             };
+            if let Some(id) = naming {
+                self.check_nameable(&head.state, id).await?;
+            }
             match self
                 .catalog
                 .commit(&head, delta, &self.context.author)

@@ -47,7 +47,7 @@ pub use flush::Flushed;
 pub use gc::{Collected, GcOptions};
 pub use get::{Got, Want};
 pub use incarnation::{Context, Incarnation};
-pub use lake::{FORMAT, Lake, LakeInfo, LakeOptions};
+pub use lake::{FORMAT, Lake, LakeCollected, LakeGcOptions, LakeInfo, LakeOptions, Orphan};
 pub use pools::Pools;
 pub use search::{Answers, Hit, K_MAX, Scope, Search};
 pub use snapshot::Snapshot;

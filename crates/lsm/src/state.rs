@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 use vexlake_distance::Metric;
-use vexlake_manifest::{State, Violation, u64_str};
+use vexlake_manifest::{Invariant, Invariants, State, Violation, u64_str};
 use vexlake_segment::{Position, SegmentMeta, SegmentSchema};
 use vexlake_store::{Store, StoreError};
 
@@ -251,6 +251,14 @@ impl State for IncarnationState {
     fn apply(&mut self, version: u64, _when_ms: u64, delta: &Delta) -> Result<(), Violation> {
         *self = self.applied(version, delta)?;
         Ok(())
+    }
+
+    fn checked(delta: &Delta) -> &'static [Invariant] {
+        apply::checked(delta)
+    }
+
+    fn check(&self, invariants: &Invariants) -> Result<(), Violation> {
+        self.check_whole(invariants)
     }
 
     fn retain_from(&self) -> u64 {

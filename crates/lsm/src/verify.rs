@@ -16,8 +16,10 @@
 //! counted apart and excused from (c), and their patches from the columns of (a).
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use serde::Serialize;
+use vexlake_manifest::{Invariant, Invariants};
 use vexlake_segment::{Position, key_hash};
 
 use crate::error::{Error, Result};
@@ -49,9 +51,10 @@ impl Newest {
 
 /// A recount under way.
 pub struct Verification {
-    snapshot: std::sync::Arc<Snapshot>,
+    snapshot: Arc<Snapshot>,
     keys: HashMap<String, Newest>,
     counts: BTreeMap<(u32, u32), Recount>,
+    invariants: Arc<Invariants>,
 }
 
 #[derive(Default)]
@@ -132,6 +135,7 @@ impl Verification {
             snapshot,
             keys: HashMap::new(),
             counts: BTreeMap::new(),
+            invariants: incarnation.context.components.invariants.clone(),
         })
     }
 
@@ -257,7 +261,10 @@ impl Verification {
         } else {
             0
         };
-        if duplicated > 0 {
+        if !self
+            .invariants
+            .judge(Invariant::OneLiveRow, duplicated == 0)
+        {
             let forgotten = newest.forgotten;
             problems.add(
                 "duplicated",

@@ -10,7 +10,7 @@
 //! 5. Fill the slot, doubt settled by reading it. 6. Boundary check. 7. HEAD forward;
 //!    where that fails the commit stands all the same.
 //!
-//! One invariant of marks is kept here for every state: `retain_from` and `cutoff_ms`
+//! What holds of marks is checked here for every state: `retain_from` and `cutoff_ms`
 //! never decrease, and no mark retains from beyond its own version.
 
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::load::HeadMove;
 use crate::manifest::{Access, Manifest, to_json};
 use crate::state::{Author, Head, State, Violation};
 use crate::wire::{Chain, CommitOut, DELTAS_MAX, Entry, FORMAT, HeadBody};
-use crate::{ManifestError, crash, frame, keys};
+use crate::{Invariant, Invariants, ManifestError, crash, frame, keys};
 
 /// A commit beyond this rolls the base: 64 deltas of 4 KiB.
 const COMMIT_BYTES_SOFT_MAX: usize = 256 << 10;
@@ -53,6 +53,16 @@ impl<S: State> Manifest<S> {
     /// see there. `Store` with `doubt`: the commit may stand or may yet appear; refresh
     /// and look before doing it again.
     pub async fn commit(
+        &self,
+        parent: &Head<S>,
+        delta: S::Delta,
+        author: &Author,
+    ) -> Result<Arc<Head<S>>, ManifestError> {
+        let outcome = self.try_commit(parent, delta, author).await;
+        self.inner.context.note(outcome)
+    }
+
+    async fn try_commit(
         &self,
         parent: &Head<S>,
         delta: S::Delta,
@@ -134,7 +144,7 @@ impl Access<'_> {
         let version = parent.version + 1;
         let when_ms = (self.context.clock)().max(parent.when_ms);
         let id = Ulid::from_parts(when_ms, (self.context.rng)());
-        let state = apply::<S>(&parent.state, version, when_ms, &delta)?;
+        let state = self.apply::<S>(&parent.state, version, when_ms, &delta)?;
         if self.read_slot(version).await?.is_some() {
             return Ok(None);
         }
@@ -205,7 +215,7 @@ impl Access<'_> {
             .write_base(parent.version, parent.id, parent.state.cutoff_ms(), state)
             .await?;
         if let Some(delta) = &head.delta {
-            head.state = Arc::new(apply::<S>(state, head.version, head.when_ms, delta)?);
+            head.state = Arc::new(self.apply::<S>(state, head.version, head.when_ms, delta)?);
         }
         let own = head.chain.deltas.last().cloned();
         head.chain = Arc::new(Chain {
@@ -213,6 +223,27 @@ impl Access<'_> {
             deltas: own.into_iter().collect(),
         });
         Ok(())
+    }
+
+    /// The state that a commit makes, checked; a broken invariant is counted.
+    fn apply<S: State>(
+        &self,
+        parent: &S,
+        version: u64,
+        when_ms: u64,
+        delta: &S::Delta,
+    ) -> Result<S, ManifestError> {
+        let invariants = &self.context.invariants;
+        let mut state = parent.clone();
+        let made = apply(&mut state, version, when_ms, delta, invariants)
+            .and_then(|()| state.check(invariants));
+        made.map_err(|violation| {
+            if let Some(invariant) = Invariant::of(violation.rule) {
+                invariants.violated(invariant);
+            }
+            ManifestError::Invalid(violation)
+        })?;
+        Ok(state)
     }
 
     pub(crate) fn encode<S: State>(&self, head: &Head<S>) -> Result<Bytes, ManifestError> {
@@ -310,7 +341,10 @@ impl Access<'_> {
                 .swap(keys::HEAD, found.as_ref().map(|(_, tag)| tag), body)
                 .await
             {
-                Ok(Swapped::Swapped(_)) => return Ok(()),
+                Ok(Swapped::Swapped(_)) => {
+                    self.seen.raise(&next);
+                    return Ok(());
+                }
                 Ok(Swapped::Lost) => {}
                 Err(error) if error.doubt || error.retriable => last = Some(error),
                 Err(error) => return Err(error.into()),
@@ -322,33 +356,30 @@ impl Access<'_> {
     }
 }
 
-/// Applies with the rules that hold for marks of any state.
-fn apply<S: State>(
-    parent: &S,
+/// [`State::apply`] with the rules that hold for marks of any state; what is checked is
+/// counted. A state that broke a rule must not be used.
+pub(crate) fn apply<S: State>(
+    state: &mut S,
     version: u64,
     when_ms: u64,
     delta: &S::Delta,
-) -> Result<S, ManifestError> {
-    let mut state = parent.clone();
-    state
-        .apply(version, when_ms, delta)
-        .map_err(ManifestError::Invalid)?;
-    let violated = |rule, message| Err(ManifestError::Invalid(Violation { rule, message }));
-    let (retain, retained) = (state.retain_from(), parent.retain_from());
-    if retain < retained || retain > version {
-        return violated(
-            "mark-retain",
-            format!("retain_from {retain}, allowed {retained} to {version}"),
-        );
+    invariants: &Invariants,
+) -> Result<(), Violation> {
+    for invariant in S::checked(delta).iter().chain([&Invariant::MarkMonotone]) {
+        invariants.checked(*invariant);
     }
-    let (cutoff, before) = (state.cutoff_ms(), parent.cutoff_ms());
-    if cutoff < before {
-        return violated(
-            "mark-cutoff",
-            format!("cutoff_ms {cutoff} is before the last mark's {before}"),
-        );
+    let (retained, before) = (state.retain_from(), state.cutoff_ms());
+    state.apply(version, when_ms, delta)?;
+    let (retain, cutoff) = (state.retain_from(), state.cutoff_ms());
+    if retain < retained || retain > version || cutoff < before {
+        return Err(Violation {
+            rule: Invariant::MarkMonotone.id(),
+            message: format!(
+                "retain_from {retain}, allowed {retained} to {version}; cutoff_ms {cutoff} after {before}"
+            ),
+        });
     }
-    Ok(state)
+    Ok(())
 }
 
 /// The slot is filled and the check failed: the commit may well stand.

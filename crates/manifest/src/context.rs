@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::crash::{self, CrashPoint};
+use crate::invariants::Invariants;
+use crate::{Invariant, ManifestError};
 
 /// Milliseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -45,6 +47,8 @@ pub struct Context {
     pub rng: Rng,
     /// Called at the named points of [`crash`].
     pub crash: CrashPoint,
+    /// Counts what is checked.
+    pub invariants: Arc<Invariants>,
 }
 
 impl Context {
@@ -54,6 +58,41 @@ impl Context {
             clock,
             rng: system_rng(),
             crash: crash::none(),
+            invariants: Arc::default(),
+        }
+    }
+
+    /// Counts the invariant that a failed operation found broken. Not where it is found:
+    /// what contradicts itself there may be a ghost, or swept meanwhile, and a second look
+    /// finds it in order.
+    pub(crate) fn note<T>(
+        &self,
+        mut outcome: Result<T, ManifestError>,
+    ) -> Result<T, ManifestError> {
+        if let Err(ManifestError::Corrupt { broken, .. }) = &mut outcome
+            && let Some(invariant) = broken.take()
+        {
+            self.invariants.violated(invariant);
+        }
+        outcome
+    }
+
+    /// Judges a rule of what was read; see [`Context::note`].
+    pub(crate) fn expect(
+        &self,
+        invariant: Invariant,
+        holds: bool,
+        key: &str,
+        message: impl FnOnce() -> String,
+    ) -> Result<(), ManifestError> {
+        self.invariants.checked(invariant);
+        match holds {
+            true => Ok(()),
+            false => Err(ManifestError::Corrupt {
+                key: key.to_owned(),
+                message: message(),
+                broken: Some(invariant),
+            }),
         }
     }
 }

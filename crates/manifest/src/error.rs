@@ -2,7 +2,7 @@
 
 use vexlake_store::StoreError;
 
-use crate::Violation;
+use crate::{Invariant, Violation};
 
 /// A failed manifest operation.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,8 @@ pub enum ManifestError {
         key: String,
         /// What contradicts what.
         message: String,
+        /// The invariant that this breaks, until it is counted.
+        broken: Option<Invariant>,
     },
     /// The store failed. With `doubt`, a commit may have been, or may yet be,
     /// applied: refresh and look before doing it again.
@@ -64,6 +66,7 @@ impl ManifestError {
         Self::Corrupt {
             key: key.into(),
             message: message.into(),
+            broken: None,
         }
     }
 }

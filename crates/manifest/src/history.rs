@@ -8,17 +8,20 @@ use std::sync::Arc;
 
 use ulid::Ulid;
 
-use crate::ManifestError;
 use crate::keys;
-use crate::load::apply_stored;
 use crate::manifest::Manifest;
 use crate::state::{CommitSummary, Head, State};
 use crate::wire::{Chain, CommitBody};
+use crate::{Invariant, ManifestError};
 
 impl<S: State> Manifest<S> {
     /// Opens one version. `Expired` below the retained ones unless pinned, `NotYet`
     /// beyond the head.
     pub async fn at(&self, version: u64) -> Result<Head<S>, ManifestError> {
+        self.inner.context.note(self.open_at(version).await)
+    }
+
+    async fn open_at(&self, version: u64) -> Result<Head<S>, ManifestError> {
         let mut head = self.head();
         if version > head.version || !head.retains(version) {
             head = self.refresh().await?;
@@ -35,13 +38,18 @@ impl<S: State> Manifest<S> {
         if !head.retains(version) {
             return Err(expired(&*head, version));
         }
-        let found = match self.access().read_slot(version).await? {
+        let slot = self.access().read_slot(version).await?;
+        let digest = slot.as_ref().map(|slot| slot.digest);
+        let found = match slot {
             Some(slot) => Some(self.access().materialise(slot, None).await),
             None => None,
         };
         let head = self.refresh().await?;
         if !head.retains(version) {
             return Err(expired(&*head, version));
+        }
+        if let Some(digest) = digest {
+            self.check_pinned(&*head, version, digest)?;
         }
         found.unwrap_or_else(|| {
             Err(ManifestError::corrupt(
@@ -54,6 +62,10 @@ impl<S: State> Manifest<S> {
     /// Opens the newest version committed at or before `ms`. `Expired` where that is
     /// below the retained ones. O(log versions) reads.
     pub async fn at_time(&self, ms: u64) -> Result<Head<S>, ManifestError> {
+        self.inner.context.note(self.open_at_time(ms).await)
+    }
+
+    async fn open_at_time(&self, ms: u64) -> Result<Head<S>, ManifestError> {
         let head = self.refresh().await?;
         if head.when_ms <= ms {
             return Ok(Head::clone(&head));
@@ -78,6 +90,23 @@ impl<S: State> Manifest<S> {
         self.at(low).await
     }
 
+    /// Compares a pinned version with what an earlier reading of it found here.
+    fn check_pinned(&self, head: &Head<S>, version: u64, digest: u32) -> Result<(), ManifestError> {
+        let pinned = head.state.pinned();
+        let mut digests = self.inner.pinned.lock();
+        digests.retain(|known, _| pinned.contains(known));
+        if !pinned.contains(&version) {
+            return Ok(());
+        }
+        let before = *digests.entry(version).or_insert(digest);
+        let (same, key) = (before == digest, keys::slot(version));
+        self.inner
+            .context
+            .expect(Invariant::PinnedDigest, same, &key, || {
+                format!("pinned with checksum {before}, has {digest}")
+            })
+    }
+
     /// The slot of a retained or pinned version; `Expired` where that ended meanwhile.
     pub(crate) async fn slot_of(&self, version: u64) -> Result<CommitBody, ManifestError> {
         match self.access().read_slot(version).await? {
@@ -98,6 +127,10 @@ impl<S: State> Manifest<S> {
     /// The newest `limit` retained commits, newest first. One read for each base roll
     /// that they span.
     pub async fn history(&self, limit: usize) -> Result<Vec<CommitSummary<S>>, ManifestError> {
+        self.inner.context.note(self.list_commits(limit).await)
+    }
+
+    async fn list_commits(&self, limit: usize) -> Result<Vec<CommitSummary<S>>, ManifestError> {
         let head = self.refresh().await?;
         let retain_from = head.state.retain_from();
         let mut chain = Chain::clone(&head.chain);
@@ -146,7 +179,7 @@ impl<S: State> Manifest<S> {
         let now = self.refresh().await?;
         match now.state.retain_from() > from {
             true => Err(expired(&*now, from)),
-            false => walked.map(|()| head),
+            false => self.inner.context.note(walked.map(|()| head)),
         }
     }
 
@@ -167,7 +200,7 @@ impl<S: State> Manifest<S> {
             }
             for version in base.version + 1..=newest {
                 let entry = chain.entry::<S::Delta>(&key, version)?;
-                apply_stored(&mut state, &key, &entry)?;
+                self.access().apply_stored(&mut state, &key, &entry)?;
                 if version >= from {
                     look(&state);
                 }

@@ -17,8 +17,7 @@
 //!   `retain_from` beyond the slot makes it a ghost, never acknowledged. Readers check
 //!   the same after reading.
 //!
-//! Invariants: versions contiguous, one acknowledged body each; the parent chain; time,
-//! `retain_from`, `cutoff_ms` and HEAD never decrease; a reader's version never decreases.
+//! Invariants are listed in `invariants.rs`, with those of the states that live here.
 //!
 //! Left out on purpose: retrying a lost commit (only the caller can rebase) and
 //! deciding what to retain (the state's marks say).
@@ -29,6 +28,7 @@ pub mod crash;
 mod error;
 mod frame;
 mod history;
+mod invariants;
 mod keys;
 mod load;
 mod manifest;
@@ -41,6 +41,7 @@ pub use context::{Clock, Context, Rng, system_clock, system_rng};
 pub use crash::CrashPoint;
 pub use error::ManifestError;
 pub use frame::{FrameError, frame, unframe};
+pub use invariants::{Invariant, Invariants};
 pub use manifest::Manifest;
 pub use state::{Author, CommitSummary, Head, State, Violation};
 pub use ulid::Ulid;

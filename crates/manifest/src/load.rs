@@ -18,12 +18,13 @@ use tokio::time::sleep;
 use ulid::Ulid;
 use vexlake_store::Tag;
 
+use crate::commit::apply;
 use crate::manifest::Access;
-use crate::state::{Head, State};
+use crate::state::{Head, State, Violation};
 use crate::wire::{
     BaseBody, BasePointer, Chain, CommitBody, Entry, FORMAT, HeadBody, check_format,
 };
-use crate::{ManifestError, keys, unframe};
+use crate::{Invariant, ManifestError, keys, unframe};
 
 /// A damaged frame is read again: connections break bodies more often than disks do.
 const READS_MAX: u32 = 3;
@@ -127,12 +128,12 @@ impl Access<'_> {
                 "absent, although HEAD names it",
             ));
         };
-        if slot.id != head.id {
-            return Err(ManifestError::corrupt(
-                key,
-                format!("holds commit {}, HEAD says {}", slot.id, head.id),
-            ));
-        }
+        self.context.expect(
+            Invariant::VersionContiguous,
+            slot.id == head.id,
+            &key,
+            || format!("holds commit {}, HEAD says {}", slot.id, head.id),
+        )?;
         let (newest, ended) = self.follow(slot, HEAD_LAG_MAX).await?;
         if !ended {
             return Err(ManifestError::corrupt(
@@ -201,20 +202,22 @@ impl Access<'_> {
                 return Ok((slot, true));
             };
             let key = keys::slot(next.version);
-            if next.parent != Some(slot.id) {
-                let message = format!(
-                    "parent is {:?}, version {} is {}",
-                    next.parent, slot.version, slot.id
-                );
-                return Err(ManifestError::corrupt(key, message));
-            }
-            if next.when_ms < slot.when_ms {
-                let message = format!(
-                    "time {} is before the parent's {}",
-                    next.when_ms, slot.when_ms
-                );
-                return Err(ManifestError::corrupt(key, message));
-            }
+            let follows = next.parent == Some(slot.id);
+            self.context
+                .expect(Invariant::ParentChain, follows, &key, || {
+                    format!(
+                        "parent is {:?}, version {} is {}",
+                        next.parent, slot.version, slot.id
+                    )
+                })?;
+            let later = next.when_ms >= slot.when_ms;
+            self.context
+                .expect(Invariant::TimeMonotone, later, &key, || {
+                    format!(
+                        "time {} is before the parent's {}",
+                        next.when_ms, slot.when_ms
+                    )
+                })?;
             slot = next;
         }
         Ok((slot, false))
@@ -289,6 +292,7 @@ impl Access<'_> {
         };
         let known =
             known.filter(|known| known.chain.base == chain.base && known.version <= slot.version);
+        let invariants = &self.context.invariants;
         let (mut state, from, mut previous) = match known {
             Some(known) => (S::clone(&known.state), known.version, known.id),
             None => {
@@ -299,19 +303,23 @@ impl Access<'_> {
         let (mut delta, mut before) = (None, None);
         for version in from + 1..=slot.version {
             let entry = chain.entry::<S::Delta>(&key, version)?;
-            apply_stored(&mut state, &key, &entry)?;
+            self.apply_stored(&mut state, &key, &entry)?;
             before = Some(std::mem::replace(&mut previous, entry.id));
             delta = Some(entry.delta);
         }
+        state
+            .check(invariants)
+            .map_err(|violation| broken(&key, slot.version, &violation))?;
         // The chain of ids must end in this slot's own, and start from what we hold.
         let parent_fits = before.is_none() || before == slot.parent;
-        if previous != slot.id || !parent_fits {
-            let message = format!(
-                "commit {} with parent {:?}, its deltas end in {previous}",
-                slot.id, slot.parent
-            );
-            return Err(ManifestError::corrupt(key, message));
-        }
+        let fits = previous == slot.id && parent_fits;
+        self.context
+            .expect(Invariant::ParentChain, fits, &key, || {
+                format!(
+                    "commit {} with parent {:?}, its deltas end in {previous}",
+                    slot.id, slot.parent
+                )
+            })?;
         Ok(Head {
             version: slot.version,
             id: slot.id,
@@ -324,7 +332,37 @@ impl Access<'_> {
         })
     }
 
+    /// Applies a delta that somebody committed: that it does not fit is damage.
+    pub(crate) fn apply_stored<S: State>(
+        &self,
+        state: &mut S,
+        key: &str,
+        entry: &Entry<S::Delta>,
+    ) -> Result<(), ManifestError> {
+        let (version, invariants) = (entry.version, &self.context.invariants);
+        apply(state, version, entry.when_ms, &entry.delta, invariants)
+            .map_err(|violation| broken(key, version, &violation))
+    }
+
     pub(crate) async fn read_head(&self) -> Result<Option<(HeadBody, Tag)>, ManifestError> {
+        // Taken before the read: reads that overlap may end in any order.
+        let seen = self.seen.get();
+        let found = self.fetch_head().await?;
+        let fields = found.as_ref().map(|(head, _)| head.fields());
+        let monotone = seen.is_none_or(|seen| {
+            fields.is_some_and(|fields| fields.iter().zip(seen).all(|(now, then)| *now >= then))
+        });
+        self.context
+            .expect(Invariant::HeadMonotone, monotone, keys::HEAD, || {
+                format!("version, retain_from and cutoff_ms are {fields:?}, were {seen:?} before")
+            })?;
+        if let Some((head, _)) = &found {
+            self.seen.raise(head);
+        }
+        Ok(found)
+    }
+
+    async fn fetch_head(&self) -> Result<Option<(HeadBody, Tag)>, ManifestError> {
         let Some((json, tag)) = self.read_frame(keys::HEAD).await? else {
             return Ok(None);
         };
@@ -348,8 +386,14 @@ impl Access<'_> {
         let Some((json, _)) = self.read_frame(&key).await? else {
             return Ok(None);
         };
-        let slot: CommitBody = parse(&key, &json)?;
-        slot.check(&key, version)?;
+        let mut slot: CommitBody = parse(&key, &json)?;
+        let own = slot.version == version;
+        self.context
+            .expect(Invariant::VersionContiguous, own, &key, || {
+                format!("holds version {}", slot.version)
+            })?;
+        slot.check(&key)?;
+        slot.digest = crc32c::crc32c(&json);
         Ok(Some(slot))
     }
 
@@ -364,17 +408,19 @@ impl Access<'_> {
         {
             return Err(ManifestError::corrupt(key, "is not the name of a base"));
         }
-        let Some((json, _)) = self.read_frame(key).await? else {
-            return Err(ManifestError::corrupt(
-                key,
-                "absent, although a commit names it",
-            ));
-        };
-        let found = (crc32c::crc32c(&json), json.len() as u64);
-        if found != (pointer.crc32c, pointer.bytes) {
-            let message = format!("checksum and length are {found:?}, the commit says {pointer:?}");
-            return Err(ManifestError::corrupt(key, message));
-        }
+        let read = self.read_frame(key).await?;
+        let found = read
+            .as_ref()
+            .map(|(json, _)| (crc32c::crc32c(json), json.len() as u64));
+        let intact = found == Some((pointer.crc32c, pointer.bytes));
+        self.context
+            .expect(Invariant::ObjectIntact, intact, key, || match found {
+                None => "absent, although a commit names it".to_owned(),
+                Some(found) => {
+                    format!("checksum and length are {found:?}, the commit says {pointer:?}")
+                }
+            })?;
+        let json = read.map(|(json, _)| json).unwrap_or_default();
         let base: BaseBody<S> = parse(key, &json)?;
         check_format(key, base.format)?;
         if base.version != pointer.version {
@@ -398,7 +444,8 @@ impl Access<'_> {
                 Err(error) => {
                     reads += 1;
                     if reads >= READS_MAX {
-                        return Err(ManifestError::corrupt(key, error.to_string()));
+                        self.context
+                            .expect(Invariant::ObjectIntact, false, key, || error.to_string())?;
                     }
                     sleep(self.store.patience().wait(reads)).await;
                 }
@@ -407,18 +454,13 @@ impl Access<'_> {
     }
 }
 
-/// Applies a delta that somebody committed: that it does not fit is damage.
-pub(crate) fn apply_stored<S: State>(
-    state: &mut S,
-    key: &str,
-    entry: &Entry<S::Delta>,
-) -> Result<(), ManifestError> {
-    let version = entry.version;
-    let outcome = state.apply(version, entry.when_ms, &entry.delta);
-    outcome.map_err(|violation| {
-        let message = format!("delta of version {version} does not apply: {violation}");
-        ManifestError::corrupt(key, message)
-    })
+/// A rule that what was read does not keep.
+fn broken(key: &str, version: u64, violation: &Violation) -> ManifestError {
+    ManifestError::Corrupt {
+        key: key.to_owned(),
+        message: format!("version {version} does not follow: {violation}"),
+        broken: Invariant::of(violation.rule),
+    }
 }
 
 fn parse<T: DeserializeOwned>(key: &str, json: &[u8]) -> Result<T, ManifestError> {
@@ -440,7 +482,6 @@ mod tests {
             let now = HeadBody { format: FORMAT, version, id: old, retain_from, cutoff_ms };
             let [version, retain_from, cutoff_ms] = to;
             let to = HeadMove { version, id: new, retain_from, cutoff_ms };
-            let fields = |head: &HeadBody| [head.version, head.retain_from, head.cutoff_ms];
             let wanted = [
                 now.version.max(to.version),
                 now.retain_from.max(to.retain_from),
@@ -448,10 +489,10 @@ mod tests {
             ];
             match to.over(&now) {
                 Some(moved) => {
-                    prop_assert_eq!(fields(&moved), wanted);
+                    prop_assert_eq!(moved.fields(), wanted);
                     prop_assert_eq!(moved.id, if to.version > now.version { new } else { old });
                 }
-                None => prop_assert_eq!(fields(&now), wanted),
+                None => prop_assert_eq!(now.fields(), wanted),
             }
         }
     }

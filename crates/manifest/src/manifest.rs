@@ -3,9 +3,10 @@
 //! Cloning shares the known head. It only moves forward: whoever loads a newer version
 //! publishes it, an older one is dropped.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use ulid::Ulid;
 use vexlake_store::{Created, Store, StoreError};
 
@@ -14,13 +15,35 @@ use crate::context::{Clock, Context};
 use crate::load::HeadMove;
 use crate::state::{Author, Head, State};
 use crate::wire::{BasePointer, Chain, FORMAT, HeadBody};
-use crate::{ManifestError, frame, keys};
+use crate::{Invariant, ManifestError, frame, keys};
 
 pub(crate) struct Inner<S: State> {
     pub store: Store,
     pub context: Context,
     pub head: RwLock<Arc<Head<S>>>,
     pub head_moves_failed: std::sync::atomic::AtomicU64,
+    pub seen: HighWater,
+    /// Digests of the pinned versions that were read, by version.
+    pub pinned: Mutex<BTreeMap<u64, u32>>,
+}
+
+/// The highest `version`, `retain_from` and `cutoff_ms` that HEAD was seen with.
+#[derive(Default)]
+pub(crate) struct HighWater(Mutex<Option<[u64; 3]>>);
+
+impl HighWater {
+    pub(crate) fn get(&self) -> Option<[u64; 3]> {
+        *self.0.lock()
+    }
+
+    /// HEAD was seen, or made, with these.
+    pub(crate) fn raise(&self, head: &HeadBody) {
+        let mut seen = self.0.lock();
+        let highest = seen.get_or_insert_default();
+        for (highest, now) in highest.iter_mut().zip(head.fields()) {
+            *highest = now.max(*highest);
+        }
+    }
 }
 
 /// One opened manifest.
@@ -33,6 +56,7 @@ pub struct Manifest<S: State> {
 pub(crate) struct Access<'a> {
     pub store: &'a Store,
     pub context: &'a Context,
+    pub seen: &'a HighWater,
 }
 
 impl<S: State> Manifest<S> {
@@ -54,48 +78,14 @@ impl<S: State> Manifest<S> {
         author: &Author,
         context: Context,
     ) -> Result<Self, ManifestError> {
+        let seen = HighWater::default();
         let access = Access {
             store: &store,
             context: &context,
+            seen: &seen,
         };
-        if access.find_first::<S>().await?.is_some() {
-            return Err(ManifestError::Conflict { version: 0 });
-        }
-        let when_ms = (context.clock)();
-        let id = Ulid::from_parts(when_ms, (context.rng)());
-        let base = access.write_base(0, id, when_ms, &initial).await?;
-        let chain = Chain {
-            base,
-            deltas: Vec::new(),
-        };
-        let head = Head {
-            version: 0,
-            id,
-            parent: None,
-            when_ms,
-            author: author.clone(),
-            state: Arc::new(initial),
-            delta: None,
-            chain: Arc::new(chain),
-        };
-        let body = access.encode(&head)?;
-        (context.crash)(crate::crash::COMMIT_BEFORE_CREATE);
-        if let Slot::Lost = access.fill_slot(0, id, body).await? {
-            return Err(ManifestError::Conflict { version: 0 });
-        }
-        (context.crash)(crate::crash::COMMIT_AFTER_CREATE);
-        let found = access.read_head().await.map_err(in_doubt)?;
-        if found.as_ref().is_some_and(|(head, _)| head.retain_from > 0) {
-            // A ghost: a whole history was made and swept since the look above.
-            let _ = store.delete(&keys::slot(0)).await;
-            return Err(ManifestError::Conflict { version: 0 });
-        }
-        // Unlike later, HEAD must exist before anyone is told: an open without it has to guess.
-        access
-            .advance_head(&HeadMove::to(&head), found)
-            .await
-            .map_err(in_doubt)?;
-        Ok(Self::over(store, context, head))
+        let head = context.note(access.create(initial, author).await)?;
+        Ok(Self::over(store, context, seen, head))
     }
 
     /// Opens the newest version. `NotFound` where there is no manifest.
@@ -105,22 +95,25 @@ impl<S: State> Manifest<S> {
 
     /// [`Manifest::open`] with every component given.
     pub async fn open_with(store: Store, context: Context) -> Result<Self, ManifestError> {
-        let head = Access {
+        let seen = HighWater::default();
+        let access = Access {
             store: &store,
             context: &context,
-        }
-        .load()
-        .await?;
-        Ok(Self::over(store, context, head))
+            seen: &seen,
+        };
+        let head = context.note(access.load().await)?;
+        Ok(Self::over(store, context, seen, head))
     }
 
-    fn over(store: Store, context: Context, head: Head<S>) -> Self {
+    fn over(store: Store, context: Context, seen: HighWater, head: Head<S>) -> Self {
         let head = RwLock::new(Arc::new(head));
         let inner = Inner {
             store,
             context,
             head,
             head_moves_failed: 0.into(),
+            seen,
+            pinned: Mutex::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -131,6 +124,7 @@ impl<S: State> Manifest<S> {
         Access {
             store: &self.inner.store,
             context: &self.inner.context,
+            seen: &self.inner.seen,
         }
     }
 
@@ -161,10 +155,13 @@ impl<S: State> Manifest<S> {
     /// Makes `head` the known one unless a newer is; answers the newest.
     pub(crate) fn publish(&self, head: Arc<Head<S>>) -> Result<Arc<Head<S>>, ManifestError> {
         let mut known = self.inner.head.write();
-        if head.version == known.version && head.id != known.id {
-            let message = format!("commit id {} where {} was read before", head.id, known.id);
-            return Err(ManifestError::corrupt(keys::slot(head.version), message));
-        }
+        let same = head.version != known.version || head.id == known.id;
+        let (key, ids) = (keys::slot(head.version), (head.id, known.id));
+        self.inner
+            .context
+            .expect(Invariant::VersionContiguous, same, &key, || {
+                format!("commit id {} where {} was read before", ids.0, ids.1)
+            })?;
         if head.version > known.version {
             *known = head;
         }
@@ -175,6 +172,10 @@ impl<S: State> Manifest<S> {
     /// of HEAD. Where the known head fell out of the retained versions, or many commits
     /// happened, it loads anew. Never goes back.
     pub async fn refresh(&self) -> Result<Arc<Head<S>>, ManifestError> {
+        self.inner.context.note(self.follow_known().await)
+    }
+
+    async fn follow_known(&self) -> Result<Arc<Head<S>>, ManifestError> {
         let known = self.head();
         let Some(head) = self.access().follow_from(&known).await? else {
             return Ok(self.head());
@@ -190,6 +191,51 @@ impl<S: State> Manifest<S> {
 }
 
 impl Access<'_> {
+    /// Fills slot 0 and makes HEAD.
+    async fn create<S: State>(
+        &self,
+        initial: S,
+        author: &Author,
+    ) -> Result<Head<S>, ManifestError> {
+        if self.find_first::<S>().await?.is_some() {
+            return Err(ManifestError::Conflict { version: 0 });
+        }
+        let when_ms = (self.context.clock)();
+        let id = Ulid::from_parts(when_ms, (self.context.rng)());
+        let base = self.write_base(0, id, when_ms, &initial).await?;
+        let chain = Chain {
+            base,
+            deltas: Vec::new(),
+        };
+        let head = Head {
+            version: 0,
+            id,
+            parent: None,
+            when_ms,
+            author: author.clone(),
+            state: Arc::new(initial),
+            delta: None,
+            chain: Arc::new(chain),
+        };
+        let body = self.encode(&head)?;
+        (self.context.crash)(crate::crash::COMMIT_BEFORE_CREATE);
+        if let Slot::Lost = self.fill_slot(0, id, body).await? {
+            return Err(ManifestError::Conflict { version: 0 });
+        }
+        (self.context.crash)(crate::crash::COMMIT_AFTER_CREATE);
+        let found = self.read_head().await.map_err(in_doubt)?;
+        if found.as_ref().is_some_and(|(head, _)| head.retain_from > 0) {
+            // A ghost: a whole history was made and swept since the look above.
+            let _ = self.store.delete(&keys::slot(0)).await;
+            return Err(ManifestError::Conflict { version: 0 });
+        }
+        // Unlike later, HEAD must exist before anyone is told: an open without it has to guess.
+        self.advance_head(&HeadMove::to(&head), found)
+            .await
+            .map_err(in_doubt)?;
+        Ok(head)
+    }
+
     pub(crate) fn mint(&self, cutoff_ms: u64) -> Ulid {
         let at = (self.context.clock)().max(cutoff_ms.saturating_add(1));
         Ulid::from_parts(at, (self.context.rng)())

@@ -10,6 +10,7 @@ use ulid::Ulid;
 use vexlake_store::{Store, StoreError};
 
 use crate::wire::Chain;
+use crate::{Invariant, Invariants};
 
 /// A state that moves by deltas. `apply` must be a pure function of its arguments:
 /// every reader replays it.
@@ -21,6 +22,17 @@ pub trait State: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Validates `delta` against self (the parent) and applies it as `version`,
     /// committed at `when_ms`. On `Err` self is unchanged.
     fn apply(&mut self, version: u64, when_ms: u64, delta: &Self::Delta) -> Result<(), Violation>;
+
+    /// The invariants that `apply` checks of this change.
+    fn checked(_delta: &Self::Delta) -> &'static [Invariant] {
+        &[]
+    }
+
+    /// Checks and counts what has to hold of the whole state, before a commit that makes
+    /// it and after it was loaded. Cheap: no I/O.
+    fn check(&self, _invariants: &Invariants) -> Result<(), Violation> {
+        Ok(())
+    }
 
     /// Oldest version that the last mark retains; 0 before any mark.
     fn retain_from(&self) -> u64;
@@ -55,7 +67,7 @@ pub trait State: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
 /// A rule that a delta breaks.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
-    /// Id of the rule in the invariant catalogue.
+    /// Its id: an [`Invariant`]'s, or that of a rule which a request may break.
     pub rule: &'static str,
     /// Both values: what the delta says and what the parent has.
     pub message: String,

@@ -6,7 +6,8 @@
 //!
 //! - Slots below `retain_from` go unless pinned; earlier ghosts among them go too.
 //! - Bases go if no retained or pinned version starts from them **and** their name is
-//!   not newer than the mark's cutoff: a commit under way names its base after it.
+//!   not newer than the mark's cutoff: a commit under way names its base after it. Of a
+//!   retired state any age will do: the commit under way finds its slot taken.
 //!
 //! LIST only finds candidates. What is referenced is read from the commits themselves,
 //! all of it before the first deletion. Objects of the state's own are its owner's.
@@ -14,6 +15,8 @@
 use std::collections::HashSet;
 
 use futures::{StreamExt, TryStreamExt, stream};
+
+use ulid::Ulid;
 
 use crate::ManifestError;
 use crate::keys;
@@ -28,22 +31,23 @@ const SWEEPS_MAX: u32 = 3;
 
 impl<S: State> Manifest<S> {
     /// Deletes what the last mark gave up; answers how many objects. Nothing to do
-    /// before the first mark; safe to repeat, and to run anywhere at any time.
+    /// before the first mark or a retire; safe to repeat, and to run anywhere at any time.
     pub async fn sweep_slots(&self) -> Result<u64, ManifestError> {
         for _ in 1..SWEEPS_MAX {
             match self.sweep_once().await {
                 // Another sweep of a newer mark came by; that mark is ours to sweep as well.
                 Err(ManifestError::Expired { .. }) => {}
-                outcome => return outcome,
+                outcome => return self.inner.context.note(outcome),
             }
         }
-        self.sweep_once().await
+        self.inner.context.note(self.sweep_once().await)
     }
 
     async fn sweep_once(&self) -> Result<u64, ManifestError> {
         let head = self.reload().await?;
         let retain_from = head.state.retain_from();
-        if retain_from == 0 {
+        let retired = head.state.retired();
+        if retain_from == 0 && !retired {
             return Ok(0);
         }
         let found = self.access().read_head().await?;
@@ -60,7 +64,8 @@ impl<S: State> Manifest<S> {
         let cutoff_ms = head.state.cutoff_ms();
         let listed = self.inner.store.list(keys::BASES).await?;
         let orphans = listed.into_iter().filter(|entry| {
-            let old = keys::base_id(&entry.key).is_some_and(|id| id.timestamp_ms() <= cutoff_ms);
+            let old = |id: Ulid| retired || id.timestamp_ms() <= cutoff_ms;
+            let old = keys::base_id(&entry.key).is_some_and(old);
             old && !bases.contains(&entry.key)
         });
         let doomed: Vec<String> = slots.chain(orphans).map(|entry| entry.key).collect();

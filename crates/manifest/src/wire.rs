@@ -36,6 +36,13 @@ pub(crate) struct HeadBody {
     pub cutoff_ms: u64,
 }
 
+impl HeadBody {
+    /// What never decreases.
+    pub(crate) fn fields(&self) -> [u64; 3] {
+        [self.version, self.retain_from, self.cutoff_ms]
+    }
+}
+
 /// Where a commit's deltas start from.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct BasePointer {
@@ -77,6 +84,9 @@ pub(crate) struct CommitBody {
     pub base: BasePointer,
     /// Versions base.version + 1 ..= version.
     pub deltas: Vec<Box<RawValue>>,
+    /// Checksum of all of this, as it was read.
+    #[serde(skip)]
+    pub digest: u32,
 }
 
 /// A slot as it is written; the same fields, borrowed.
@@ -176,12 +186,10 @@ pub(crate) fn check_format(key: &str, format: u32) -> Result<(), ManifestError> 
 
 impl CommitBody {
     /// Checks what one slot can say of itself.
-    pub(crate) fn check(&self, key: &str, version: u64) -> Result<(), ManifestError> {
+    pub(crate) fn check(&self, key: &str) -> Result<(), ManifestError> {
+        let version = self.version;
         check_format(key, self.format)?;
         let corrupt = |message: String| Err(ManifestError::corrupt(key, message));
-        if self.version != version {
-            return corrupt(format!("holds version {}", self.version));
-        }
         if self.parent.is_none() != (version == 0) {
             return corrupt(format!("parent is {:?}", self.parent));
         }

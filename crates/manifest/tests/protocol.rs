@@ -387,7 +387,7 @@ async fn should_never_let_time_run_backwards() {
                 &author("a"),
             )
             .await;
-        assert!(matches!(back, Err(ManifestError::Invalid(v)) if v.rule == "mark-cutoff"));
+        assert!(matches!(back, Err(ManifestError::Invalid(v)) if v.rule == "mark-monotone"));
         let beyond = toy
             .commit(
                 &toy.head(),
@@ -398,7 +398,7 @@ async fn should_never_let_time_run_backwards() {
                 &author("a"),
             )
             .await;
-        assert!(matches!(beyond, Err(ManifestError::Invalid(v)) if v.rule == "mark-retain"));
+        assert!(matches!(beyond, Err(ManifestError::Invalid(v)) if v.rule == "mark-monotone"));
     })
     .await;
 }

@@ -8,6 +8,7 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
 use serde_json::{Value, json};
 use vexlake_lsm::{MergeOptions, Progress, Spec, Verification};
+use vexlake_manifest::Invariant;
 
 use crate::Lake;
 use crate::append::offset;
@@ -97,11 +98,7 @@ impl Lake {
 
     pub(crate) async fn collect(&self, id: Option<&str>, options: &str) -> Result<String> {
         match id {
-            None => {
-                let left = self.lake.finish_leaving().await?;
-                let left: Vec<String> = left.iter().map(ToString::to_string).collect();
-                Ok(json!({"left": left}).to_string())
-            }
+            None => json(&self.lake.collect_garbage(&parse("gc", options)?).await?),
             Some(id) => {
                 let options = parse("gc", options)?;
                 json(
@@ -168,6 +165,19 @@ impl Lake {
             "lookups": cache.lookups, "loads": cache.loads, "blocks": cache.blocks,
             "bytes": cache.bytes, "bytesMax": cache.bytes_max,
         });
-        json!({"cache": cache, "store": usage, "kernels": vexlake_distance::kernels().name})
+        let invariants: serde_json::Map<String, Value> = Invariant::ALL
+            .iter()
+            .map(|one| {
+                let (checks, violations) = self.lake.invariants().count(*one);
+                (
+                    one.id().to_owned(),
+                    json!({"checks": checks, "violations": violations}),
+                )
+            })
+            .collect();
+        json!({
+            "cache": cache, "store": usage, "kernels": vexlake_distance::kernels().name,
+            "invariants": invariants,
+        })
     }
 }

@@ -1,5 +1,9 @@
-/** gc: collects the garbage of one collection or all, and finishes what is leaving. */
+/**
+ * gc: collects the garbage of one collection or all, and finishes what is leaving; with --orphans also
+ * incarnations that no name leads to, which a crash or a lost race left behind.
+ */
 import { readCatalog } from "../../common/catalog.ts";
+import { ConfigError } from "../../common/process/error.ts";
 import { EXIT } from "../../common/process/exit.ts";
 import { type Arguments, whole } from "../args.ts";
 import { openContext, openLake } from "../context.ts";
@@ -7,6 +11,11 @@ import { byteText, print, printJson } from "../output.ts";
 
 /** An hour: longer than any query or merge under way. */
 const GRACE_MS = 3_600_000;
+
+interface Finished {
+  left: string[];
+  orphans: { incarnation: string; objects: number; bytes: number }[];
+}
 
 interface Collected {
   retainFrom: number;
@@ -19,10 +28,13 @@ export async function run(args: Arguments): Promise<number> {
   const context = await openContext(args, "cli");
   const [name] = args.positionals;
   const db = whole(args, "db", 0, 15) ?? 0;
-  const options = JSON.stringify({
-    graceMs: whole(args, "grace-ms", 0, Number.MAX_SAFE_INTEGER) ?? GRACE_MS,
-    dryRun: args.flags["dry-run"] === true,
-  });
+  const graceMs = whole(args, "grace-ms", 0, Number.MAX_SAFE_INTEGER) ?? GRACE_MS;
+  const dryRun = args.flags["dry-run"] === true;
+  const orphans = args.flags.orphans === true;
+  if (orphans && name !== undefined) {
+    throw new ConfigError("--orphans looks through the whole lake: leave out the collection");
+  }
+  const options = JSON.stringify({ graceMs, dryRun });
   const { lake, close } = await openLake(context, "cli");
   try {
     const report: Record<string, Collected> = {};
@@ -40,16 +52,22 @@ export async function run(args: Arguments): Promise<number> {
         }
       }
     }
-    const left =
-      args.flags["dry-run"] === true || name !== undefined ? [] : JSON.parse(await lake.gc(null)).left;
-    if (context.json) printJson({ collected: report, left });
+    let finished: Finished = { left: [], orphans: [] };
+    if (name === undefined && (orphans || !dryRun)) {
+      finished = JSON.parse(await lake.gc(null, JSON.stringify({ graceMs, dryRun, orphans }))) as Finished;
+    }
+    if (context.json) printJson({ collected: report, ...finished });
     else {
       for (const [where, { retainFrom, slots, objects, bytes }] of Object.entries(report)) {
         print(
           `${where}: ${objects.length} objects (${byteText(bytes)}), ${slots} commits below version ${retainFrom}`,
         );
       }
-      for (const incarnation of left) print(`${incarnation}: retired and removed`);
+      const will = dryRun ? "would be" : "is";
+      for (const { incarnation, objects, bytes } of finished.orphans) {
+        print(`${incarnation}: has no name and ${will} removed, ${objects} objects (${byteText(bytes)})`);
+      }
+      for (const incarnation of finished.left) print(`${incarnation}: retired and removed`);
     }
     if (failures.length > 0) throw failures[0];
     return EXIT.ok;

@@ -1,7 +1,8 @@
 /** Latency, recall against the exact answer, and sentences that must find their own passage. */
+import { seeded } from "../../common/seeded.ts";
 import { embedTexts } from "../embedder.ts";
 import type { Hit } from "./client.ts";
-import { COLLECTION, type Passage, pick, type Sample, seeded, type TourContext, vectorOf } from "./tour.ts";
+import { COLLECTION, type Passage, pick, type Sample, type TourContext, vectorOf } from "./tour.ts";
 
 const SEARCHES = 1_000;
 const RECALL_QUERIES = 200;

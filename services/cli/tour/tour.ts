@@ -1,4 +1,5 @@
 /** What the steps of the tour share. */
+import { seeded } from "../../common/seeded.ts";
 import type { LakeClient } from "./client.ts";
 import type { Report } from "./report.ts";
 
@@ -34,17 +35,6 @@ export interface Sample {
 
 export function vectorOf(sample: Sample, index: number): Buffer {
   return sample.vectors.subarray(index * DIM * 4, (index + 1) * DIM * 4);
-}
-
-/** mulberry32: the same picks in every run. */
-export function seeded(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
-  };
 }
 
 /** `count` distinct indexes below `length`. */

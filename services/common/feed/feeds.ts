@@ -207,6 +207,10 @@ export class Feeds {
     return this.feed(incarnation)?.reached(offsets, timeoutMs) ?? Promise.resolve(false);
   }
 
+  hold<T>(incarnation: string, work: () => Promise<T>): Promise<T> {
+    return this.feed(incarnation)?.settled(work) ?? work();
+  }
+
   async #reconcile(): Promise<void> {
     const { lake, log } = this.#options;
     await lake.refresh(null);

@@ -2,9 +2,10 @@
  * The prom-client registry of a process: names `vexlake_*`, base units, default label `role`.
  *
  * Counters of the core (a JSON snapshot of numbers, in groups) are read at scrape time and shown beside
- * ours, the groups' names joined by "_": the core owns them, so they are set, never counted here.
+ * ours, the groups' names joined by "_": the core owns them, so they are set, never counted here. Its
+ * invariants are counters with a label instead: an alert on violations is one rule for all of them.
  */
-import { collectDefaultMetrics, Gauge, Registry } from "prom-client";
+import { Counter, collectDefaultMetrics, Gauge, Registry } from "prom-client";
 
 export const METRIC_PREFIX = "vexlake_";
 /** Names that a snapshot of the core may add; one gauge costs ~1 KiB. */
@@ -36,6 +37,27 @@ export function exposeSnapshot(registry: Registry, snapshot: () => string): void
   });
   // Gauges that a scrape makes would be missing from that scrape.
   refresh();
+}
+
+/** By id of the invariant, what the core counted. */
+export type InvariantCounts = Record<string, { checks: number; violations: number }>;
+
+/** Shows how often each invariant was checked and found broken, as of each scrape. */
+export function exposeInvariants(registry: Registry, read: () => InvariantCounts): void {
+  const expose = (what: "checks" | "violations", help: string): void => {
+    new Counter({
+      name: `${METRIC_PREFIX}invariant_${what}_total`,
+      help,
+      labelNames: ["invariant"],
+      registers: [registry],
+      collect() {
+        this.reset();
+        for (const [invariant, counts] of Object.entries(read())) this.inc({ invariant }, counts[what]);
+      },
+    });
+  };
+  expose("checks", "checks of an invariant, before commits and after loads");
+  expose("violations", "invariants found broken, each refused: damage or a defect");
 }
 
 function flatten(value: unknown, name: string): [string, number][] {

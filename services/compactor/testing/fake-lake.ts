@@ -30,7 +30,10 @@ export class FakeLake implements CoreLake {
   readonly collections: Collection[] = [];
   readonly runs: FakeRun[] = [];
   readonly cancelled: string[] = [];
-  readonly sweeps: { incarnation: string | null; options: { graceMs: number; dryRun: boolean } }[] = [];
+  readonly sweeps: {
+    incarnation: string | null;
+    options: { graceMs: number; dryRun: boolean; orphans?: boolean };
+  }[] = [];
   readonly refreshed: (string | null)[] = [];
   readonly #settle = new Map<string, (outcome: object) => void>();
   /** Incarnation or operation → the error that its next calls meet. */
@@ -104,8 +107,13 @@ export class FakeLake implements CoreLake {
 
   async gc(incarnation: string | null, options = "{}"): Promise<string> {
     this.#raise(`gc ${incarnation ?? "leaving"}`);
-    this.sweeps.push({ incarnation, options: JSON.parse(options) as { graceMs: number; dryRun: boolean } });
-    if (incarnation === null) return JSON.stringify({ left: ["gone"] });
+    const asked = JSON.parse(options) as FakeLake["sweeps"][number]["options"];
+    this.sweeps.push({ incarnation, options: asked });
+    if (incarnation === null) {
+      const left = asked.dryRun ? [] : ["gone"];
+      const orphans = asked.orphans ? [{ incarnation: "nameless", objects: 1, bytes: 10 }] : [];
+      return JSON.stringify({ left, orphans });
+    }
     return JSON.stringify({ retainFrom: 1, objects: ["a", "b"], bytes: 100, slots: 1 });
   }
 

@@ -310,6 +310,10 @@ export class FakeLog implements Visibility, LogSource {
     this.followed.push(incarnation);
   }
 
+  async hold<T>(_incarnation: string, work: () => Promise<T>): Promise<T> {
+    return await work();
+  }
+
   async offsetsAt(): Promise<never[]> {
     return [];
   }

@@ -33,14 +33,26 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const core = new FakeCore();
   const log = new FakeLog(core);
   const clock = (): number => Date.now();
-  const collections = new Collections({ core, log, visibility: log, clock, onFailure: () => undefined });
+  const collections = new Collections({
+    core,
+    log,
+    visibility: log,
+    clock,
+    onFailure: () => undefined,
+    onFlip: () => undefined,
+  });
   const writer = new Writer({
     core,
     log,
     visibility: log,
+    collections,
     ...(visibleMsMax === undefined ? {} : { visibleMsMax }),
   });
-  const metrics = new QueryMetrics(new Registry(), { connections: () => 0, queuedBytes: () => 0 });
+  const metrics = new QueryMetrics(new Registry(), {
+    connections: () => 0,
+    queuedBytes: () => 0,
+    flipping: () => 0,
+  });
   const server = new RespServer({
     ...serverOptions,
     context: {

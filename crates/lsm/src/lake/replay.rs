@@ -41,7 +41,7 @@ impl Lake {
         let id = self
             .new_incarnation(&key, live.schema.clone(), source)
             .await?;
-        self.remap(&key, |before| {
+        self.remap(&key, Some(id), |before| {
             let mut mapping = before.cloned().ok_or_else(|| Error::NotFound {
                 what: "collection",
                 name: key.clone(),
@@ -90,7 +90,7 @@ impl Lake {
             live: target,
             fed: std::iter::once(mapping.live).chain(others).collect(),
         };
-        self.remap(&key, |before| match before == Some(&mapping) {
+        self.remap(&key, None, |before| match before == Some(&mapping) {
             true => Ok(Some(after.clone())),
             false => Err(Error::Conflict(format!(
                 "collection {key} became {before:?}"
@@ -106,7 +106,7 @@ impl Lake {
     /// `INVALID` when it is not fed.
     pub async fn retire_fed(&self, db: u32, name: &str, incarnation: Ulid) -> Result<()> {
         let key = CatalogState::key(db, name);
-        self.remap(&key, |before| {
+        self.remap(&key, None, |before| {
             let mut mapping = before.cloned().ok_or_else(|| Error::NotFound {
                 what: "collection",
                 name: key.clone(),

@@ -14,11 +14,11 @@ use crate::{ErrorKind, Scope, Search};
 
 const L2: Metric = Metric::L2;
 
-async fn open(site: &Site, role: &str) -> Arc<Lake> {
+pub(super) async fn open(site: &Site, role: &str) -> Arc<Lake> {
     open_with(site, role, crash::none()).await
 }
 
-async fn open_with(site: &Site, role: &str, crash: CrashPoint) -> Arc<Lake> {
+pub(super) async fn open_with(site: &Site, role: &str, crash: CrashPoint) -> Arc<Lake> {
     try_open(site, role, crash).await.expect("opened")
 }
 
@@ -40,7 +40,7 @@ async fn try_open(site: &Site, role: &str, crash: CrashPoint) -> Result<Arc<Lake
     Lake::open(options).await
 }
 
-fn source(starts: &[(u32, u64)]) -> NewSource {
+pub(super) fn source(starts: &[(u32, u64)]) -> NewSource {
     let starts = starts.iter().copied().collect();
     NewSource {
         kind: "local".to_owned(),
@@ -50,7 +50,7 @@ fn source(starts: &[(u32, u64)]) -> NewSource {
     }
 }
 
-async fn begun() -> (Site, Arc<Lake>, Ulid, Log) {
+pub(super) async fn begun() -> (Site, Arc<Lake>, Ulid, Log) {
     let site = Site::new(L2, 1).await;
     let lake = open(&site, "a").await;
     let id = lake
@@ -64,7 +64,7 @@ async fn begun() -> (Site, Arc<Lake>, Ulid, Log) {
     (site, lake, id, log)
 }
 
-async fn feed(lake: &Lake, id: Ulid, log: &Log) -> Arc<Incarnation> {
+pub(super) async fn feed(lake: &Lake, id: Ulid, log: &Log) -> Arc<Incarnation> {
     let incarnation = lake.incarnation(id).await.expect("opened");
     for partition in 0..2 {
         catch_up(&incarnation, log, partition).await;

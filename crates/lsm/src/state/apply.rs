@@ -3,27 +3,31 @@
 //! A committer that computed its delta on a stale parent is turned away here, before
 //! anything is written; a reader that replays the chain runs the same checks again.
 //!
-//! Invariants, by the rule id a [`Violation`] carries:
+//! Invariants (the catalogue is `Invariant`), and what they mean here:
 //! - **fenced-retired**: nothing follows a retire.
 //! - **append-contiguous**: each range starts at the stored next offset.
 //! - **checkpoint-monotone**: offsets and log time never go back.
 //! - **ledger-adds-up**: kept + superseded + dead-lettered + not-records + lost =
-//!   to − from, and the kept of all ranges = rows + deletes of the added segments.
-//! - **segment-new / segment-live**: an added name is new and younger than the last
-//!   mark's cutoff; a replaced or shadowed one is live.
-//! - **partition-new**: an added partition was unknown.
+//!   to − from, and the kept of all ranges = rows + deletes of the added segments. Of the
+//!   whole state: each ledger = next − start, and all kept − all dropped = entries.
+//! - **segment-live**: a replaced or shadowed segment is live.
 //! - **replace-conserves**: entries and their multiset hash are conserved:
 //!   inputs − dropped = outputs.
 //! - **delete-needed**: a delete is dropped only when nothing older can arrive.
 //! - **source-shut**: a replaced epoch appends nothing once deletes were dropped.
 //! - **mark-monotone**: a mark never takes back what an earlier one gave up.
+//!
+//! Rules that a request, or a flush that slept too long, may break:
+//! - **segment-new**: an added name is new and younger than the last mark's cutoff.
+//! - **partition-new**: an added partition was unknown.
+//! - **loss-current**: a loss is accepted from where the checkpoint stands.
 //! - **pin-readable / pin-new / pin-live**: a pin keeps a version that can still be
 //!   read, under a name that is free; only the pair of both ends it.
 //! - **source-new**: a source gets an id above all that the committer saw.
 //! - **source-below**: no source is added whose records are older than dropped deletes.
 
 use ulid::Ulid;
-use vexlake_manifest::{State, Violation};
+use vexlake_manifest::{Invariant, Invariants, State, Violation};
 use vexlake_segment::{EntryHash, SegmentMeta};
 
 use super::progress::fresh_checkpoints;
@@ -34,6 +38,30 @@ use crate::shadow::{ShadowRefs, Shadows};
 
 fn violation<T>(rule: &'static str, message: String) -> Result<T, Violation> {
     Err(Violation { rule, message })
+}
+
+fn broken<T>(invariant: Invariant, message: String) -> Result<T, Violation> {
+    violation(invariant.id(), message)
+}
+
+/// The invariants that [`IncarnationState::applied`] checks of a delta.
+pub(super) fn checked(delta: &Delta) -> &'static [Invariant] {
+    use Invariant::{
+        AppendContiguous, CheckpointMonotone, FencedRetired, LedgerAddsUp, ReplaceConserves,
+        SegmentLive,
+    };
+    match delta {
+        Delta::Append { .. } => &[
+            FencedRetired,
+            AppendContiguous,
+            CheckpointMonotone,
+            LedgerAddsUp,
+            SegmentLive,
+        ],
+        Delta::Replace { .. } => &[FencedRetired, ReplaceConserves, SegmentLive],
+        Delta::Accept { .. } => &[FencedRetired, CheckpointMonotone],
+        _ => &[FencedRetired],
+    }
 }
 
 impl IncarnationState {
@@ -61,15 +89,15 @@ impl IncarnationState {
                 .get_mut(&source)
                 .and_then(|partitions| partitions.get_mut(&partition))
             else {
-                return violation(
-                    "append-contiguous",
+                return broken(
+                    Invariant::AppendContiguous,
                     format!("source {source} has no partition {partition}"),
                 );
             };
             if checkpoint.next != from || to < from {
                 let stored = checkpoint.next;
-                return violation(
-                    "append-contiguous",
+                return broken(
+                    Invariant::AppendContiguous,
                     format!(
                         "source {source} partition {partition}: range [{from}, {to}) where next is {stored}"
                     ),
@@ -77,8 +105,8 @@ impl IncarnationState {
             }
             if range.log_time < checkpoint.log_time {
                 let stored = checkpoint.log_time;
-                return violation(
-                    "checkpoint-monotone",
+                return broken(
+                    Invariant::CheckpointMonotone,
                     format!(
                         "partition {partition}: log time {} after {stored}",
                         range.log_time
@@ -86,8 +114,8 @@ impl IncarnationState {
                 );
             }
             if range.ledger.total() != to - from {
-                return violation(
-                    "ledger-adds-up",
+                return broken(
+                    Invariant::LedgerAddsUp,
                     format!(
                         "partition {partition}: {:?} sums to {}, offsets {}",
                         range.ledger,
@@ -135,8 +163,8 @@ impl IncarnationState {
     fn apply_shadows(&mut self, version: u64, shadows: &Shadows) -> Result<(), Violation> {
         for id in shadows.touched() {
             let Some(segment) = self.segments.get_mut(&id) else {
-                return violation(
-                    "segment-live",
+                return broken(
+                    Invariant::SegmentLive,
                     format!("shadow on segment {id}, which is not live"),
                 );
             };
@@ -147,8 +175,8 @@ impl IncarnationState {
                 .and_then(|bits| bits.0.max())
                 .filter(|max| *max >= entries)
             {
-                return violation(
-                    "segment-live",
+                return broken(
+                    Invariant::SegmentLive,
                     format!("shadow bit {max} on segment {id} of {entries} entries"),
                 );
             }
@@ -166,7 +194,10 @@ impl IncarnationState {
         let (mut entries, mut hash) = (0u64, EntryHash::default());
         for id in inputs {
             let Some(segment) = self.segments.remove(id) else {
-                return violation("segment-live", format!("replaced segment {id} is not live"));
+                return broken(
+                    Invariant::SegmentLive,
+                    format!("replaced segment {id} is not live"),
+                );
             };
             entries += u64::from(segment.meta.rows) + u64::from(segment.meta.deletes);
             hash += segment.meta.hash;
@@ -177,8 +208,8 @@ impl IncarnationState {
             .sum();
         let out_hash = adds.iter().fold(dropped.hash, |sum, m| sum + m.hash);
         if entries != out + dropped.entries || hash != out_hash {
-            return violation(
-                "replace-conserves",
+            return broken(
+                Invariant::ReplaceConserves,
                 format!(
                     "{entries} entries in, {out} out, {} dropped; hashes equal: {}",
                     dropped.entries,
@@ -210,17 +241,25 @@ impl IncarnationState {
         from: u64,
         to: u64,
     ) -> Result<(), Violation> {
+        let stored = self.checkpoint(source, partition);
+        let Some(stored) = stored.filter(|stored| stored.next == from && from <= to) else {
+            let next = stored.map(|stored| stored.next);
+            return violation(
+                "loss-current",
+                format!(
+                    "partition {partition} of source {source}: loss [{from}, {to}) where next is {next:?}"
+                ),
+            );
+        };
         let range = Range {
             source,
             partition,
             from,
             to,
-            log_time: self
-                .checkpoint(source, partition)
-                .map_or(i64::MIN, |stored| stored.log_time),
+            log_time: stored.log_time,
             last: None,
             ledger: Ledger {
-                lost: to.saturating_sub(from),
+                lost: to - from,
                 ..Ledger::default()
             },
         };
@@ -246,10 +285,51 @@ impl IncarnationState {
         Ok(())
     }
 
+    /// What has to hold of the whole state, whatever deltas made it.
+    pub(super) fn check_whole(&self, invariants: &Invariants) -> Result<(), Violation> {
+        invariants.checked(Invariant::CheckpointMonotone);
+        invariants.checked(Invariant::LedgerAddsUp);
+        let flat = self.checkpoints.values().flatten();
+        for (
+            partition,
+            Checkpoint {
+                start,
+                next,
+                ledger,
+                ..
+            },
+        ) in flat
+        {
+            let Some(offsets) = next.checked_sub(*start) else {
+                return broken(
+                    Invariant::CheckpointMonotone,
+                    format!("partition {partition}: next {next} before its start {start}"),
+                );
+            };
+            if ledger.total() != offsets {
+                return broken(
+                    Invariant::LedgerAddsUp,
+                    format!(
+                        "partition {partition}: {ledger:?} sums to {}, offsets {offsets}",
+                        ledger.total()
+                    ),
+                );
+            }
+        }
+        let (kept, dropped, entries) = (self.ledger().kept, self.dropped_entries, self.entries());
+        if kept != dropped + entries {
+            return broken(
+                Invariant::LedgerAddsUp,
+                format!("{kept} kept, {dropped} dropped, but {entries} entries in segments"),
+            );
+        }
+        Ok(())
+    }
+
     pub(super) fn applied(&self, version: u64, delta: &Delta) -> Result<Self, Violation> {
         if self.retired {
-            return violation(
-                "fenced-retired",
+            return broken(
+                Invariant::FencedRetired,
                 format!("incarnation {} is retired", self.id),
             );
         }
@@ -266,8 +346,8 @@ impl IncarnationState {
                     .map(|m| u64::from(m.rows) + u64::from(m.deletes))
                     .sum();
                 if kept != written {
-                    return violation(
-                        "ledger-adds-up",
+                    return broken(
+                        Invariant::LedgerAddsUp,
                         format!("{kept} kept but {written} entries written"),
                     );
                 }
@@ -288,8 +368,8 @@ impl IncarnationState {
                     || mark.cutoff_ms < self.cutoff_ms()
                     || mark.retain_from > version
                 {
-                    return violation(
-                        "mark-monotone",
+                    return broken(
+                        Invariant::MarkMonotone,
                         format!("mark {mark:?} after {:?} at version {version}", self.mark),
                     );
                 }

@@ -22,6 +22,16 @@ pub struct Mark {
     pub retain_from: u64,
 }
 
+impl Mark {
+    /// This mark, or where an earlier one gave up more, that.
+    pub(crate) fn over(self, before: Option<Mark>) -> Mark {
+        before.map_or(self, |before| Mark {
+            cutoff_ms: self.cutoff_ms.max(before.cutoff_ms),
+            retain_from: self.retain_from.max(before.retain_from),
+        })
+    }
+}
+
 /// Entries that a replace left behind: all that were shadowed, and deletes that nothing
 /// older can need any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

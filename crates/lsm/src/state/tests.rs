@@ -380,7 +380,7 @@ fn should_accept_a_loss_only_from_the_stored_next_and_count_it() {
         to,
     };
     for (partition, from, to) in [(0, 4, 9), (0, 6, 9), (0, 5, 4), (9, 0, 1)] {
-        refused(&state, &accept(partition, from, to), "append-contiguous");
+        refused(&state, &accept(partition, from, to), "loss-current");
     }
     state.apply(7, 0, &accept(0, 5, 9)).expect("applies");
     let checkpoint = state.checkpoint(0, 0).expect("a partition");
@@ -730,9 +730,9 @@ fn should_count_an_accepted_loss_and_go_on_behind_it() {
 fn should_refuse_a_loss_that_does_not_begin_at_the_stored_next() {
     let state = begun();
     for (from, to) in [(4, 9), (6, 9), (5, 4)] {
-        refused(&state, &accept(0, from, to), "append-contiguous");
+        refused(&state, &accept(0, from, to), "loss-current");
     }
-    refused(&state, &accept(7, 0, 1), "append-contiguous");
+    refused(&state, &accept(7, 0, 1), "loss-current");
 }
 
 #[test]

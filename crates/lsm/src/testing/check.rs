@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vexlake_distance::Metric;
 use vexlake_index::Query;
+use vexlake_manifest::{Invariant, Invariants};
 use vexlake_segment::key_hash;
 
 use super::applied;
@@ -45,6 +46,16 @@ pub async fn check(handle: &Incarnation, log: &Log, metric: Metric) {
         snapshot.version()
     );
     check_one_entry_a_key(&snapshot, log).await;
+    assert_eq!(violations(&handle.context.components.invariants), []);
+}
+
+/// The invariants found broken, and how often.
+pub fn violations(invariants: &Invariants) -> Vec<(&'static str, u64)> {
+    let counted = Invariant::ALL.map(|one| (one.id(), invariants.count(one).1));
+    counted
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .collect()
 }
 
 /// Compares gets and searches of one scope with the model at `ends`.

@@ -17,15 +17,18 @@ pub struct Gate {
 impl Gate {
     /// Stops the first call that passes `point`.
     pub fn at(point: &'static str) -> (CrashPoint, Gate) {
+        Self::at_nth(point, 1)
+    }
+
+    /// Stops the `nth` call (from 1) that passes `point`.
+    pub fn at_nth(point: &'static str, nth: u64) -> (CrashPoint, Gate) {
+        let passages = AtomicU64::new(0);
         let (reached_in, reached) = channel();
         let (go, go_out) = channel();
         let ends = Mutex::new(Some((reached_in, go_out)));
         let hook = move |passed: &str| {
-            let ends = if passed == point {
-                ends.lock().take()
-            } else {
-                None
-            };
+            let here = passed == point && passages.fetch_add(1, Ordering::SeqCst) + 1 == nth;
+            let ends = if here { ends.lock().take() } else { None };
             let Some((reached, go)) = ends else { return };
             let _ = reached.send(());
             let _ = tokio::task::block_in_place(|| go.recv_timeout(GATE_PATIENCE));

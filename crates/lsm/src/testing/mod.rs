@@ -17,11 +17,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tempfile::TempDir;
 use ulid::Ulid;
 use vexlake_distance::Metric;
-use vexlake_manifest::{Author, Context as Components, CrashPoint, Manifest, crash};
+use vexlake_manifest::{Author, Context as Components, CrashPoint, Invariants, Manifest, crash};
 use vexlake_segment::{BlockCache, Position};
 use vexlake_store::Store;
 
-pub use self::check::{check, check_scope, verify};
+pub use self::check::{check, check_scope, verify, violations};
 pub use self::gate::{Gate, crash_at};
 pub use self::log::{Change, Log, Message, Order, TableWriter};
 use crate::append::{Appended, Batch, OnBad};
@@ -42,6 +42,8 @@ pub struct Site {
     pub store: Store,
     pub clock: Arc<AtomicU64>,
     pub id: Ulid,
+    /// What every handle of the test has counted.
+    pub invariants: Arc<Invariants>,
     draws: Arc<AtomicU64>,
 }
 
@@ -58,6 +60,7 @@ impl Site {
             store,
             clock,
             id,
+            invariants: Arc::default(),
             draws: Arc::default(),
         };
         let state =
@@ -81,6 +84,7 @@ impl Site {
                 draw.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
             }),
             crash,
+            invariants: self.invariants.clone(),
         }
     }
 

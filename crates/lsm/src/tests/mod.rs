@@ -2,5 +2,6 @@
 
 mod crash;
 mod faults;
+mod invariants;
 mod model;
 mod patches;

@@ -71,10 +71,11 @@ fn should_notice_a_record_that_the_log_has_and_the_lake_has_not() {
 #[test]
 fn should_notice_a_key_that_the_log_has_not() {
     run(async {
-        let (_site, mut log, writer) = begun().await;
+        let (site, mut log, writer) = begun().await;
         log.0.get_mut(&0).expect("a partition")[1].change = Change::Bad;
         let report = recount(&writer, &log, 0).await;
         assert!(!report.ok && report.duplicated == 1, "{report:#?}");
+        assert_eq!(violations(&site.invariants), [("one-live-row", 1)]);
         assert!(
             report
                 .problems

@@ -156,6 +156,7 @@ pub fn repeatable(from: u64) -> Context {
         clock: ticking(from).0,
         rng,
         crash: crash::none(),
+        invariants: Arc::default(),
     }
 }
 
