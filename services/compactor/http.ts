@@ -10,14 +10,13 @@
  * | POST /jobs/{pause,resume}?kind=…           | one queue, or both without a kind                   |
  * | POST /jobs/cancel?id=…                     | aborts what runs here, removes what waits           |
  *
- * A browser's cross-site request is refused for everything but GET: there are no accounts, so the
- * page a person happens to visit must not steer their lake. Forms are answered with a redirect.
+ * Forms are answered with a redirect.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { type GcPayload, JOB_KINDS, type JobKind } from "../../schemas/jobs.ts";
 import { JOB_STATES, type JobRunner } from "../common/jobs/runner.ts";
 import { VexError } from "../common/process/error.ts";
-import { type Handler, sendJson } from "../common/process/http.ts";
+import { type Handler, requestUrl, sendJson } from "../common/process/http.ts";
 import { JOBS_PATH, renderPage } from "./page.ts";
 import type { Planner, PlanSummary } from "./planner.ts";
 
@@ -34,10 +33,9 @@ export interface JobsHttpDeps {
 
 export function createJobsHandler(deps: JobsHttpDeps): Handler {
   return async (request, response) => {
-    const url = new URL(request.url ?? "/", "http://localhost");
+    const url = requestUrl(request);
     const action = url.pathname.slice(JOBS_PATH.length).replace(/^\/|\/$/g, "");
     const reading = request.method === "GET" || request.method === "HEAD";
-    if (!reading) refuseCrossSite(request);
     if (reading && action === "list.json") return sendJson(response, 200, await listing(deps));
     if (request.method === "POST" && Object.hasOwn(ACTIONS, action)) {
       const answer = await ACTIONS[action as keyof typeof ACTIONS](deps, url.searchParams);
@@ -96,18 +94,6 @@ async function sendPage({ runner, planner }: JobsHttpDeps, response: ServerRespo
 function answerAction(request: IncomingMessage, response: ServerResponse, answer: object): void {
   if (request.headers.accept?.includes("text/html")) response.writeHead(303, { location: JOBS_PATH }).end();
   else sendJson(response, 200, answer);
-}
-
-function refuseCrossSite(request: IncomingMessage): void {
-  const { origin, host } = request.headers;
-  const site = request.headers["sec-fetch-site"];
-  const foreign = site !== undefined && site !== "same-origin" && site !== "none";
-  if (foreign || (origin !== undefined && !sameHost(origin, host)))
-    throw new VexError("FENCED", "a request from another site may not steer jobs");
-}
-
-function sameHost(origin: string, host: string | undefined): boolean {
-  return URL.canParse(origin) && new URL(origin).host === host;
 }
 
 function kindsOf(query: URLSearchParams): JobKind[] {

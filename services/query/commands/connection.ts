@@ -2,7 +2,7 @@
  * Commands about the connection itself. They work before the lake is open, some before a client has
  * authenticated.
  */
-import { timingSafeEqual } from "node:crypto";
+import { samePassword } from "../../common/process/admission.ts";
 import { DATABASES } from "../collections.ts";
 import { ReplyError, wrongArity } from "../errors.ts";
 import type { Session } from "../resp/session.ts";
@@ -117,16 +117,11 @@ function auth(call: Call): Reply {
 
 /** As a Redis with only its default user: without a password of its own it takes any. */
 function authenticate({ session, context }: Call, user: string, password: Buffer): void {
-  const right = context.password === undefined || equals(Buffer.from(context.password), password);
+  const right = context.password === undefined || samePassword(context.password, password);
   if (user !== "default" || !right) {
     throw new ReplyError("WRONGPASS", "invalid username-password pair or user is disabled.");
   }
   session.authenticated = true;
-}
-
-/** Compares in a time that does not tell how much of the password was right. */
-function equals(expected: Buffer, given: Buffer): boolean {
-  return given.length === expected.length && timingSafeEqual(expected, given);
 }
 
 function select({ args, session }: Call): Reply {

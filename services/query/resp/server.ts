@@ -2,7 +2,7 @@
  * The RESP server: accepts connections up to a limit, keeps the table of sessions, closes in order.
  */
 import { createServer, type Server, type Socket } from "node:net";
-import { VexError } from "../../common/process/error.ts";
+import { type ListenAddress, listenOn } from "../../common/process/listen.ts";
 import type { CommandContext } from "../commands/command.ts";
 import { Connection } from "./connection.ts";
 import type { Session } from "./session.ts";
@@ -12,8 +12,6 @@ export const CLIENTS_MAX = 10_000;
 /** Redis's tcp-backlog and tcp-keepalive defaults. */
 const BACKLOG = 511;
 const KEEP_ALIVE_MS = 300_000;
-/** A default port and the 20 above it, as the HTTP server does. */
-export const PORTS_TRIED = 20;
 
 export interface RespServerOptions {
   context: Omit<CommandContext, "sessions">;
@@ -47,26 +45,8 @@ export class RespServer {
   }
 
   /** Listens; a taken port is an error when it was given, else the next free one is used. */
-  async start(
-    address: { host: string; port: number },
-    given: boolean,
-  ): Promise<{ host: string; port: number }> {
-    const last = given || address.port === 0 ? address.port : Math.min(65_535, address.port + PORTS_TRIED);
-    for (let port = address.port; ; port += 1) {
-      try {
-        await listen(this.#server, address.host, port);
-        const bound = this.#server.address();
-        return { host: address.host, port: typeof bound === "object" && bound !== null ? bound.port : port };
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== "EADDRINUSE") throw error;
-        if (port >= last) {
-          throw new VexError("IN_USE", `port ${port} on ${address.host} is taken; choose another`, {
-            cause: error,
-            fields: { host: address.host, port },
-          });
-        }
-      }
-    }
+  async start(address: ListenAddress, given: boolean): Promise<ListenAddress> {
+    return await listenOn(this.#server, address, given, { backlog: BACKLOG });
   }
 
   async close(): Promise<void> {
@@ -128,15 +108,4 @@ function newSession(id: number, socket: Socket, context: CommandContext): Sessio
     closing: false,
     outputBytes: () => socket.writableLength,
   };
-}
-
-function listen(server: Server, host: string, port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const refuse = (error: Error): void => reject(error);
-    server.once("error", refuse);
-    server.listen({ host, port, backlog: BACKLOG }, () => {
-      server.off("error", refuse);
-      resolve();
-    });
-  });
 }
