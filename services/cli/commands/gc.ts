@@ -1,5 +1,5 @@
 /** gc: collects the garbage of one collection or all, and finishes what is leaving. */
-import { readCatalog } from "../../common/catalog.ts";
+import { findCollection, readCatalog } from "../../common/catalog.ts";
 import { EXIT } from "../../common/process/exit.ts";
 import { type Arguments, whole } from "../args.ts";
 import { openContext, openLake } from "../context.ts";
@@ -18,7 +18,7 @@ interface Collected {
 export async function run(args: Arguments): Promise<number> {
   const context = await openContext(args, "cli");
   const [name] = args.positionals;
-  const db = whole(args, "db", 0, 15) ?? 0;
+  const db = whole(args, "db", 0, 15);
   const options = JSON.stringify({
     graceMs: whole(args, "grace-ms", 0, Number.MAX_SAFE_INTEGER) ?? GRACE_MS,
     dryRun: args.flags["dry-run"] === true,
@@ -26,16 +26,19 @@ export async function run(args: Arguments): Promise<number> {
   const { lake, close } = await openLake(context, "cli");
   try {
     const report: Record<string, Collected> = {};
-    for (const one of await readCatalog(lake)) {
-      if (name !== undefined && (one.name !== name || one.db !== db)) continue;
+    const wanted =
+      name === undefined
+        ? (await readCatalog(lake)).filter((one) => db === undefined || one.db === db)
+        : [await findCollection(lake, db ?? 0, name)];
+    for (const one of wanted) {
       for (const { incarnation } of [one.live, ...one.fed]) {
         report[`${one.db}/${one.name}/${incarnation}`] = JSON.parse(
           await lake.gc(incarnation, options),
         ) as Collected;
       }
     }
-    const left =
-      args.flags["dry-run"] === true || name !== undefined ? [] : JSON.parse(await lake.gc(null)).left;
+    const partly = args.flags["dry-run"] === true || name !== undefined || db !== undefined;
+    const left = partly ? [] : JSON.parse(await lake.gc(null)).left;
     if (context.json) printJson({ collected: report, left });
     else {
       for (const [where, { retainFrom, slots, objects, bytes }] of Object.entries(report)) {

@@ -6,7 +6,7 @@ import { findCollection, liveSource, parseBeginning, sourceFrom } from "../../co
 import { ConfigError } from "../../common/process/error.ts";
 import { EXIT } from "../../common/process/exit.ts";
 import { type Arguments, positional, text, whole } from "../args.ts";
-import { type Context, openContext, openLake, openLog } from "../context.ts";
+import { type Context, isServersWork, openContext, openLake, openLog } from "../context.ts";
 import { columns, print, printJson } from "../output.ts";
 import { serverCall } from "../server.ts";
 
@@ -26,7 +26,7 @@ async function start(context: Context): Promise<number> {
   const where = text(args, "from");
   if (where === undefined) throw new ConfigError("--from is missing: earliest, a time, or p:offset,…");
   const from = parseBeginning(where);
-  if (context.running?.log.kind === "local") {
+  if (isServersWork(context)) {
     const query = `db=${db}&collection=${encodeURIComponent(name)}&from=${encodeURIComponent(where)}`;
     printJson(await serverCall(context, "POST", `/api/v1/replay?${query}`));
     return EXIT.ok;
