@@ -46,7 +46,7 @@ pub use gc::{Collected, GcOptions};
 pub use get::{Got, Want};
 pub use incarnation::{Context, Incarnation, Pools};
 pub use lake::{FORMAT, Lake, LakeInfo, LakeOptions};
-pub use search::{Answers, Hit, K_MAX, Scope, Search};
+pub use search::{Answers, Hit, K_MAX, Scope, Search, check_vector};
 pub use snapshot::Snapshot;
 pub use state::{
     Checkpoint, Delta, Fingerprint, IncarnationState, Ledger, NewSource, Schema, Source,
