@@ -4,13 +4,13 @@
  * | request                                    | answer                                              |
  * |--------------------------------------------|-----------------------------------------------------|
  * | GET  /jobs                                 | bull-board (BullMQ) or our page (in-process)        |
- * | GET  /jobs/list.json                       | runner, plan, queue stats and jobs, for either      |
+ * | GET  /jobs/list.json?limit=…               | runner, plan, queue stats and jobs, for either      |
  * | POST /jobs/plan                            | plans now; answers the plan's summary               |
  * | POST /jobs/gc?dryRun=1&incarnation=…       | enqueues a sweep                                    |
  * | POST /jobs/{pause,resume}?kind=…           | one queue, or both without a kind                   |
  * | POST /jobs/cancel?id=…                     | aborts what runs here, removes what waits           |
  *
- * Forms are answered with a redirect.
+ * `limit` counts the jobs of one kind in one state. Forms are answered with a redirect.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { type GcPayload, JOB_KINDS, type JobKind } from "../../schemas/jobs.ts";
@@ -36,7 +36,9 @@ export function createJobsHandler(deps: JobsHttpDeps): Handler {
     const url = requestUrl(request);
     const action = url.pathname.slice(JOBS_PATH.length).replace(/^\/|\/$/g, "");
     const reading = request.method === "GET" || request.method === "HEAD";
-    if (reading && action === "list.json") return sendJson(response, 200, await listing(deps));
+    if (reading && action === "list.json") {
+      return sendJson(response, 200, await listing(deps, limitOf(url.searchParams)));
+    }
     if (request.method === "POST" && Object.hasOwn(ACTIONS, action)) {
       const answer = await ACTIONS[action as keyof typeof ACTIONS](deps, url.searchParams);
       return answerAction(request, response, answer);
@@ -74,8 +76,8 @@ const ACTIONS = {
   },
 };
 
-async function listing({ runner, planner }: JobsHttpDeps): Promise<object> {
-  const [stats, jobs] = await Promise.all([runner.stats(), runner.list(JOB_STATES)]);
+async function listing({ runner, planner }: JobsHttpDeps, limit: number | undefined): Promise<object> {
+  const [stats, jobs] = await Promise.all([runner.stats(), runner.list(JOB_STATES, limit)]);
   return { runner: runner.kind, connected: runner.connected, plan: planner.last, queues: stats.queues, jobs };
 }
 
@@ -94,6 +96,14 @@ async function sendPage({ runner, planner }: JobsHttpDeps, response: ServerRespo
 function answerAction(request: IncomingMessage, response: ServerResponse, answer: object): void {
   if (request.headers.accept?.includes("text/html")) response.writeHead(303, { location: JOBS_PATH }).end();
   else sendJson(response, 200, answer);
+}
+
+/** undefined: all that are kept. */
+function limitOf(query: URLSearchParams): number | undefined {
+  const limit = query.get("limit");
+  if (limit === null) return undefined;
+  if (/^[1-9]\d{0,6}$/.test(limit)) return Number(limit);
+  throw new VexError("INVALID", `limit is ${JSON.stringify(limit)}, expected a whole number from 1`);
 }
 
 function kindsOf(query: URLSearchParams): JobKind[] {

@@ -5,6 +5,8 @@ import { createServer, type Server, type Socket } from "node:net";
 import { type ListenAddress, listenOn } from "../../common/process/listen.ts";
 import type { CommandContext } from "../commands/command.ts";
 import { Connection } from "./connection.ts";
+import { Farewells } from "./farewell.ts";
+import { InputBudget } from "./input-budget.ts";
 import type { Session } from "./session.ts";
 
 /** Redis's maxclients default. */
@@ -18,6 +20,8 @@ export interface RespServerOptions {
   clientsMax?: number;
   slowReaderMs?: number;
   outputBytesMax?: number;
+  inputBytesMax?: number;
+  farewellMs?: number;
 }
 
 export class RespServer {
@@ -26,17 +30,31 @@ export class RespServer {
   readonly #server: Server;
   readonly #connections = new Map<number, Connection>();
   readonly #sessions = new Map<number, Session>();
+  readonly #farewells: Farewells;
+  readonly #input: InputBudget;
   #lastId = 0;
 
   constructor(options: RespServerOptions) {
     this.#options = options;
     this.#context = { ...options.context, sessions: this.#sessions };
+    this.#farewells = new Farewells(options.farewellMs);
+    this.#input = new InputBudget(options.inputBytesMax);
     this.#server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS });
     this.#server.on("connection", (socket) => this.#accept(socket));
   }
 
   get connections(): number {
     return this.#connections.size;
+  }
+
+  /** Sockets that were told the last word and are still open. */
+  get leaving(): number {
+    return this.#farewells.size;
+  }
+
+  /** Bytes of requests that are held for all connections. */
+  get inputBytes(): number {
+    return this.#input.bytes;
   }
 
   /** What commands work with; HTTP uses the same. */
@@ -53,6 +71,7 @@ export class RespServer {
     if (!this.#server.listening) return;
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     for (const connection of this.#connections.values()) connection.close("shutdown");
+    this.#farewells.close();
     await closed;
   }
 
@@ -62,7 +81,7 @@ export class RespServer {
     if (this.#connections.size >= (this.#options.clientsMax ?? CLIENTS_MAX)) {
       metrics.closed("max-clients");
       socket.on("error", () => socket.destroy());
-      socket.end("-ERR max number of clients reached\r\n");
+      this.#farewells.say(socket, "-ERR max number of clients reached\r\n");
       return;
     }
     this.#lastId += 1;
@@ -75,6 +94,8 @@ export class RespServer {
         socket,
         session,
         context: this.#context,
+        input: this.#input,
+        farewells: this.#farewells,
         onClosed: () => {
           this.#sessions.delete(id);
           this.#connections.delete(id);
