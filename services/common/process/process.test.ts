@@ -5,7 +5,7 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Counter } from "prom-client";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { bearer } from "./admission.ts";
 import { VexError, vexErrorFrom } from "./error.ts";
 import { EXIT } from "./exit.ts";
@@ -15,7 +15,7 @@ import { formatAddress, parseAddress } from "./listen.ts";
 import { acquireLock } from "./lock.ts";
 import { createLogger, type Logger, silentLogger } from "./logger.ts";
 import { createRegistry, exposeSnapshot } from "./metrics.ts";
-import { Shutdown } from "./shutdown.ts";
+import { SAME_STOP_MS, Shutdown } from "./shutdown.ts";
 
 describe("errors", () => {
   it("should_carry_code_exit_and_retriability", () => {
@@ -51,6 +51,32 @@ describe("shutdown", () => {
       EXIT.internal,
     ]);
     expect(order).toEqual(["last", "broken", "first"]);
+  });
+
+  it("should_take_copies_of_one_signal_for_one_and_a_later_one_for_a_second", async () => {
+    let now = 0;
+    const shutdown = new Shutdown(silentLogger(), { clock: () => now });
+    const { promise, resolve } = Promise.withResolvers<void>();
+    shutdown.add("slow", () => promise);
+    const codes: number[] = [];
+    const handlers = new Map<string | symbol, (signal: NodeJS.Signals) => void>();
+    const on = vi.spyOn(process, "on").mockImplementation((name, handler) => {
+      handlers.set(name, handler as (signal: NodeJS.Signals) => void);
+      return process;
+    });
+    shutdown.onSignals((code) => codes.push(code));
+    on.mockRestore();
+    const interrupt = handlers.get("SIGINT") as (signal: NodeJS.Signals) => void;
+    interrupt("SIGINT");
+    now += SAME_STOP_MS - 1;
+    interrupt("SIGINT");
+    expect(codes).toEqual([]);
+    now += 1;
+    interrupt("SIGINT");
+    expect(codes).toEqual([130]);
+    resolve();
+    await shutdown.run("end");
+    expect(codes).toEqual([130, EXIT.ok]);
   });
 
   it("should_not_wait_for_a_part_beyond_its_deadline", async () => {
