@@ -126,7 +126,9 @@ export async function openLog({ loaded, dataDir, logger }: Context): Promise<Log
  * name another lake even where one runs here.
  */
 export function addressOf({ running, loaded, dataDir }: Context, surface: "resp" | "http"): ListenAddress {
-  if (loaded.given(`query.${surface}`)) return parseAddress(loaded.config.query[surface]);
+  const said = parseAddress(loaded.config.query[surface]);
+  // Port 0 is "any": it tells a server where to listen, and nobody where to ask.
+  if (loaded.given(`query.${surface}`) && said.port !== 0) return said;
   if (running) return parseAddress(running[surface]);
   const flag = surface === "resp" ? "--port" : "--http-port";
   const message = `no running lake in ${dataDir}: start one with npm start, or give ${flag}`;

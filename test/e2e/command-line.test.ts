@@ -95,7 +95,11 @@ describe("a page of another site", () => {
 
 describe("which lake a command acts on", () => {
   it("should be the one that runs in the data directory", async () => {
-    expect(await vexlakeJson(inOpen("search", "docs", "[1, 0]"))).toMatchObject([{ id: "in-open" }]);
+    // The configuration says port 0, which names nobody.
+    for (const file of [[], ["--config", open.configFile]])
+      expect(await vexlakeJson(inOpen("search", "docs", "[1, 0]", ...file))).toMatchObject([
+        { id: "in-open" },
+      ]);
   });
 
   it("should be the one whose port is named, even where another one runs", async () => {
