@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type CoreError, Lake } from "@vexlake/core";
+import { type CoreError, Lake, type VectorArgument } from "@vexlake/core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 
 const NOBODY = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
@@ -48,6 +48,21 @@ describe("errors of the core", () => {
     expect(await failure(() => lake.alter(unknown))).toMatchObject({ code: "INVALID" });
     const misspelt = { store: { url: join(folder, "other") }, role: "test", instance: "core", spooldir: "x" };
     expect(await failure(() => Lake.open(misspelt as never))).toMatchObject({ code: "INVALID" });
+  });
+
+  it("should judge a vector for a collection that is not there yet", async () => {
+    const check = (vector: VectorArgument) =>
+      lake.search([{ collection: "", vector, k: 0, scope: "snapshot", withAttrs: false }]);
+    const floats = (...values: number[]) => new Uint8Array(Float32Array.from(values).buffer);
+    const [right] = await check({ kind: "f32", bytes: floats(1, 2, 3) });
+    expect(right?.error).toBeUndefined();
+    const text = (bytes: string) => ({ kind: "text", bytes: Buffer.from(bytes) }) as const;
+    for (const wrong of [
+      { kind: "f32", bytes: floats(1, Number.NaN) } as const,
+      text("[1e999]"),
+      text("[x]"),
+    ])
+      expect((await check(wrong))[0]?.error?.code).toBe("INVALID");
   });
 
   it("should answer each search of a group for itself", async () => {

@@ -122,7 +122,7 @@ export type VectorArgument =
   | { kind: "element"; id: Uint8Array };
 
 export interface SearchRequest {
-  /** The incarnation. */
+  /** The incarnation; empty with k 0: one that is not there yet, so any dimension is right. */
   collection: string;
   vector: VectorArgument;
   /** 1 to 10,000; 0 only checks the vector. */

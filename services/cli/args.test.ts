@@ -3,7 +3,7 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { EXIT } from "../common/process/exit.ts";
 import { OPTIONS, parseArguments } from "./args.ts";
-import { COMMANDS, COMMON, checkOptions, type Entry } from "./registry.ts";
+import { COMMANDS, COMMON, checkArguments, type Entry } from "./registry.ts";
 
 const MAIN = fileURLToPath(new URL("./main.ts", import.meta.url));
 
@@ -12,7 +12,7 @@ function entryOf(word: string): Entry {
 }
 
 function check(...words: string[]): void {
-  checkOptions(entryOf(words[0] as string), parseArguments(words.slice(1)));
+  checkArguments(entryOf(words[0] as string), parseArguments(words.slice(1)));
 }
 
 /** The whole command in a process of its own: exit code and standard error. */
@@ -48,6 +48,17 @@ describe("options of subcommands", () => {
         ).not.toThrow();
       }
     }
+  });
+
+  it("should leave no word unread: what a subcommand does not take is refused", () => {
+    const search = () => check("search", "docs", "how", "to", "flush");
+    expect(search).toThrow('search takes 2 words, "to" is too many (text goes in quotes)');
+    expect(() => check("flush", "a", "b")).toThrow("flush takes one word");
+    expect(() => check("up", "docs")).toThrow("up takes no words");
+    expect(() => check("collection", "drop", "a", "b")).toThrow('collection drop takes one word, "b"');
+    expect(() => check("search", "docs", "--http-port", "1")).toThrow("search does not take --http-port");
+    expect(() => check("verify", "a", "b", "c")).not.toThrow();
+    expect(() => check("replay", "retire", "docs", "01J")).not.toThrow();
   });
 
   it("should all exist, and each be taken by some subcommand", () => {

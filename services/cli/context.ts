@@ -1,32 +1,22 @@
 /**
  * What a subcommand works with: configuration, data directory, the lake, the log, the running server.
  *
- * Addresses of the running `vexlake up` come from <data-dir>/run/ports.json, which it writes when it is
- * ready: they rank below flags, environment and file, so that every command works from the directory
- * that `npm start` was called in without naming a port.
+ * What the running `vexlake up` announces (running.ts) ranks below flags, environment and file, so that every
+ * command works from the directory that `npm start` was called in without naming a port.
  */
-import { existsSync, readFileSync } from "node:fs";
-import { mkdir, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, readdir, rm } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import { Lake } from "@vexlake/core";
 import { type LoadedConfig, loadConfig, storeOptions } from "../common/config/load.ts";
 import type { LogSource } from "../common/log/source.ts";
-import { VexError } from "../common/process/error.ts";
-import type { Logger } from "../common/process/logger.ts";
-import { createLogger } from "../common/process/logger.ts";
+import { ConfigError, VexError } from "../common/process/error.ts";
+import { isRunning, ownIdentity } from "../common/process/identity.ts";
+import { type ListenAddress, parseAddress } from "../common/process/listen.ts";
+import { createLogger, LEVELS, type Logger, type LogLevel } from "../common/process/logger.ts";
 import type { Arguments } from "./args.ts";
 import { text } from "./args.ts";
-
-/** What a running `vexlake up` says of itself in ports.json. */
-export interface Running {
-  pid: number;
-  resp: string;
-  http: string;
-  log: { kind: "kafka" | "local"; brokers?: string[] };
-  store: { url: string; endpoint?: string; pathStyle?: boolean };
-  redis?: string;
-}
+import { type Running, readRunning } from "./running.ts";
 
 export interface Context {
   args: Arguments;
@@ -35,6 +25,8 @@ export interface Context {
   running: Running | null;
   logger: Logger;
   json: boolean;
+  /** What servers ask for and clients send; absent: nobody is asked. */
+  password: string | undefined;
 }
 
 export async function openContext(args: Arguments, role: string): Promise<Context> {
@@ -47,11 +39,18 @@ export async function openContext(args: Arguments, role: string): Promise<Contex
   if (port !== undefined) flags["query.resp"] = `127.0.0.1:${port}`;
   if (httpPort !== undefined) flags["query.http"] = `127.0.0.1:${httpPort}`;
   const loaded = await loadConfig({ ...(file === undefined ? {} : { file }), env: process.env, flags });
-  const level = process.env.VEXLAKE_LOGGING ?? (role === "cli" ? "warn" : "info");
-  const logger = createLogger({ role, level: level as "info" });
-  const context = { args, loaded, dataDir, running, logger, json: args.flags.json === true };
+  const logger = createLogger({ role, level: logLevel(role) });
+  // As with Redis's requirepass, an empty password is none.
+  const password = process.env.VEXLAKE_PASSWORD || undefined;
+  const context = { args, loaded, dataDir, running, logger, json: args.flags.json === true, password };
   if (role === "cli" && running) adopt(context, running);
   return context;
+}
+
+function logLevel(role: string): LogLevel {
+  const level = process.env.VEXLAKE_LOGGING ?? (role === "cli" ? "warn" : "info");
+  if ((LEVELS as readonly string[]).includes(level)) return level as LogLevel;
+  throw new ConfigError(`VEXLAKE_LOGGING is ${JSON.stringify(level)}, expected one of ${LEVELS.join(", ")}`);
 }
 
 /** Takes over where the running lake lies, unless a person said otherwise. */
@@ -81,15 +80,18 @@ export interface OpenLake {
  */
 const LOOKUP_CACHE_BYTES = 64 * 1_048_576;
 
-/** Opens the configured lake. Each process has a spool of its own, named by its pid. */
+/** Opens the configured lake. Each process has a spool of its own, named by who it is. */
 export async function openLake(context: Context, role: string): Promise<OpenLake> {
   const { loaded, dataDir } = context;
   const spools = join(dataDir, "run", "spool");
   await mkdir(spools, { recursive: true });
   for (const left of await readdir(spools)) {
-    if (!runs(Number(left))) await rm(join(spools, left), { recursive: true, force: true });
+    const [, pid, started] = /^(\d+)-(.+)$/.exec(left) ?? [];
+    if (pid !== undefined && started !== undefined && isRunning({ pid: Number(pid), started })) continue;
+    await rm(join(spools, left), { recursive: true, force: true });
   }
-  const spoolDir = join(spools, String(process.pid));
+  const { pid, started } = ownIdentity();
+  const spoolDir = join(spools, `${pid}-${started}`);
   const crashAt = process.env.VEXLAKE_CRASH_AT;
   const lake = await Lake.open({
     store: lakeStore(context),
@@ -127,46 +129,26 @@ export async function openLog({ loaded, dataDir, logger }: Context): Promise<Log
   return log;
 }
 
-/** The HTTP address of the running lake; an error says how to start one. */
-export function requireRunning({ running, loaded, dataDir }: Context): { http: string; resp: string } {
-  if (running) return running;
-  if (loaded.given("query.http")) return { http: loaded.config.query.http, resp: loaded.config.query.resp };
-  throw new VexError(
-    "UNREACHABLE",
-    `no running lake in ${dataDir}: start one with npm start, or give --http-port`,
-  );
+/**
+ * Where the lake serves: what a person said, else what runs in the data directory. `port` and `http-port` so
+ * name another lake even where one runs here.
+ */
+export function addressOf({ running, loaded, dataDir }: Context, surface: "resp" | "http"): ListenAddress {
+  const said = parseAddress(loaded.config.query[surface]);
+  // Port 0 is "any": it tells a server where to listen, and nobody where to ask.
+  if (loaded.given(`query.${surface}`) && said.port !== 0) return said;
+  if (running) return parseAddress(running[surface]);
+  const flag = surface === "resp" ? "--port" : "--http-port";
+  const message = `no running lake in ${dataDir}: start one with npm start, or give ${flag}`;
+  throw new VexError("UNREACHABLE", message);
 }
 
-function portsFile(dataDir: string): string {
-  return join(dataDir, "run", "ports.json");
+/** The running lake has the log of this data directory open, and a local log belongs to one process. */
+export function logIsHeld({ running, loaded }: Context): boolean {
+  return running?.log.kind === "local" && loaded.config.log.kind === "local";
 }
 
-function readPorts(dataDir: string): Record<string, unknown> {
-  const file = portsFile(dataDir);
-  return existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as Record<string, unknown>) : {};
-}
-
-function readRunning(dataDir: string): Running | null {
-  const up = readPorts(dataDir).up as Running | undefined;
-  return up !== undefined && runs(up.pid) ? up : null;
-}
-
-function runs(pid: number): boolean {
-  if (!Number.isInteger(pid) || pid <= 0) return false;
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
-  }
-}
-
-/** Tells other commands where this lake is served; null when it ends. */
-export async function announce(dataDir: string, running: Running | null): Promise<void> {
-  const { up: _, ...others } = readPorts(dataDir);
-  const file = portsFile(dataDir);
-  const draft = `${file}.${process.pid}`;
-  await mkdir(join(dataDir, "run"), { recursive: true });
-  await writeFile(draft, `${JSON.stringify(running ? { ...others, up: running } : others, null, 2)}\n`);
-  await rename(draft, file);
+/** Work that needs the log is the server's: the one that holds the log, or the one that --http-port names. */
+export function isServersWork(context: Context): boolean {
+  return logIsHeld(context) || context.loaded.origins.get("query.http") === "flag";
 }

@@ -2,7 +2,7 @@
 import { vexErrorFrom } from "../common/process/error.ts";
 import { EXIT } from "../common/process/exit.ts";
 import { OPTIONS, parseArguments } from "./args.ts";
-import { COMMANDS, checkOptions } from "./registry.ts";
+import { COMMANDS, checkArguments } from "./registry.ts";
 
 function usage(): string {
   const width = Math.max(...COMMANDS.map(({ word }) => word.length));
@@ -29,7 +29,7 @@ async function main(argv: string[]): Promise<number> {
     process.stdout.write(`vexlake ${entry.word}: ${entry.help}\n`);
     return EXIT.ok;
   }
-  checkOptions(entry, args);
+  checkArguments(entry, args);
   return await (await entry.load()).run(args);
 }
 

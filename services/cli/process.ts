@@ -1,8 +1,9 @@
-/** What the four long-running commands share: version, registry, waiting for the end. */
+/** What the four long-running commands share: version, ready line, registry, waiting for the end. */
 import { readFileSync } from "node:fs";
 import { performance } from "node:perf_hooks";
 import type { Lake } from "@vexlake/core";
 import { Gauge, type Registry } from "prom-client";
+import { formatAddress, type ListenAddress } from "../common/process/listen.ts";
 import {
   createRegistry,
   exposeInvariants,
@@ -10,10 +11,28 @@ import {
   type InvariantCounts,
 } from "../common/process/metrics.ts";
 import type { Shutdown } from "../common/process/shutdown.ts";
+import { type Context, lakeStore } from "./context.ts";
 
 const manifest = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
 
 export const VERSION: string = (JSON.parse(manifest) as { version: string }).version;
+
+/** The one line on standard output (DESIGN §11), with what this process has of it. */
+export function readyLine(
+  context: Context,
+  { resp, http }: { resp?: ListenAddress; http: ListenAddress },
+  withLog = true,
+): string {
+  const { kind, brokers = [] } = context.loaded.config.log;
+  const words = [
+    ...(resp === undefined ? [] : [`resp=${formatAddress(resp)}`]),
+    `http=${formatAddress(http)}`,
+    ...(withLog ? [`log=${kind === "kafka" ? `kafka:${brokers.join(",")}` : "local"}`] : []),
+    `store=${lakeStore(context).url}`,
+    `version=${VERSION}`,
+  ];
+  return `ready ${words.join(" ")}\n`;
+}
 
 /** A registry with the process's defaults and the core's counters. */
 export function processRegistry(role: string, lake: Lake): Registry {

@@ -176,15 +176,32 @@ export interface NewCollection {
 
 /** Creates topic and collection; CONFLICT when the name is taken. Answers the incarnation. */
 export async function createCollection(
-  lake: Pick<Lake, "alter">,
+  lake: Pick<Lake, "alter" | "describe">,
   log: LogSource,
   { partitions, from, topic = "", ...shape }: NewCollection,
 ): Promise<string> {
+  await refuseVersionName(lake, shape);
   const name = topic === "" ? topicFor(shape.db, shape.name) : topic;
   await log.ensureTopic(name, partitions);
   const source = await sourceFrom(log, name, from);
   const answer = await lake.alter({ op: "create", ...shape, source });
   return (JSON.parse(answer) as { incarnation: string }).incarnation;
+}
+
+/**
+ * `docs@v1` is how a version of `docs` is read. A collection of that name would from then on answer instead of
+ * the version, so it is not made.
+ */
+async function refuseVersionName(
+  lake: Describer,
+  { db, name }: Pick<NewCollection, "db" | "name">,
+): Promise<void> {
+  const at = name.lastIndexOf("@");
+  if (at < 1) return;
+  const named = name.slice(0, at);
+  const taken = (await readCatalog(lake)).some((one) => one.db === db && one.name === named);
+  if (!taken) return;
+  throw new VexError("INVALID", `${name} names a version of collection ${named}, and versions are only read`);
 }
 
 /** As createCollection, but a collection that exists is left as it is. */

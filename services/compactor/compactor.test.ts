@@ -309,6 +309,16 @@ describe("compactor", () => {
     );
 
     expect(job.result).toEqual({ status: "cancelled" });
+    const listed = async (query: string) => await fetch(`${url}/jobs/list.json${query}`);
+    const waiting = async (query: string) =>
+      ((await (await listed(query)).json()) as { jobs: JobView[] }).jobs.filter(
+        ({ kind, state }) => kind === "gc" && state === "waiting",
+      );
+    await post("pause?kind=gc");
+    for (const incarnation of [ulid(1), ulid(2), ulid(3)]) await post(`gc?incarnation=${incarnation}`);
+    expect(await waiting("")).toHaveLength(3);
+    expect(await waiting("?limit=2")).toHaveLength(2);
+    expect((await listed("?limit=x")).status).toBe(400);
     expect((await post("cancel?id=nothing")).status).toBe(404);
     expect((await post("pause?kind=unknown")).status).toBe(400);
     expect((await post("constructor")).status).toBe(404);

@@ -4,21 +4,20 @@
  * | request                                    | answer                                              |
  * |--------------------------------------------|-----------------------------------------------------|
  * | GET  /jobs                                 | bull-board (BullMQ) or our page (in-process)        |
- * | GET  /jobs/list.json                       | runner, plan, queue stats and jobs, for either      |
+ * | GET  /jobs/list.json?limit=…               | runner, plan, queue stats and jobs, for either      |
  * | POST /jobs/plan                            | plans now; answers the plan's summary               |
  * | POST /jobs/gc?dryRun=1&incarnation=…       | enqueues a sweep of one incarnation, or of all      |
  * | POST /jobs/gc?orphans=1&dryRun=1           | the same of all, and of incarnations without a name |
  * | POST /jobs/{pause,resume}?kind=…           | one queue, or both without a kind                   |
  * | POST /jobs/cancel?id=…                     | aborts what runs here, removes what waits           |
  *
- * A browser's cross-site request is refused for everything but GET: there are no accounts, so the
- * page a person happens to visit must not steer their lake. Forms are answered with a redirect.
+ * `limit` counts the jobs of one kind in one state. Forms are answered with a redirect.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { type GcPayload, JOB_KINDS, type JobKind } from "../../schemas/jobs.ts";
 import { JOB_STATES, type JobRunner } from "../common/jobs/runner.ts";
 import { VexError } from "../common/process/error.ts";
-import { type Handler, sendJson } from "../common/process/http.ts";
+import { type Handler, requestUrl, sendJson } from "../common/process/http.ts";
 import { JOBS_PATH, renderPage } from "./page.ts";
 import type { Planner, PlanSummary } from "./planner.ts";
 
@@ -35,11 +34,12 @@ export interface JobsHttpDeps {
 
 export function createJobsHandler(deps: JobsHttpDeps): Handler {
   return async (request, response) => {
-    const url = new URL(request.url ?? "/", "http://localhost");
+    const url = requestUrl(request);
     const action = url.pathname.slice(JOBS_PATH.length).replace(/^\/|\/$/g, "");
     const reading = request.method === "GET" || request.method === "HEAD";
-    if (!reading) refuseCrossSite(request);
-    if (reading && action === "list.json") return sendJson(response, 200, await listing(deps));
+    if (reading && action === "list.json") {
+      return sendJson(response, 200, await listing(deps, limitOf(url.searchParams)));
+    }
     if (request.method === "POST" && Object.hasOwn(ACTIONS, action)) {
       const answer = await ACTIONS[action as keyof typeof ACTIONS](deps, url.searchParams);
       return answerAction(request, response, answer);
@@ -81,8 +81,8 @@ const ACTIONS = {
   },
 };
 
-async function listing({ runner, planner }: JobsHttpDeps): Promise<object> {
-  const [stats, jobs] = await Promise.all([runner.stats(), runner.list(JOB_STATES)]);
+async function listing({ runner, planner }: JobsHttpDeps, limit: number | undefined): Promise<object> {
+  const [stats, jobs] = await Promise.all([runner.stats(), runner.list(JOB_STATES, limit)]);
   return { runner: runner.kind, connected: runner.connected, plan: planner.last, queues: stats.queues, jobs };
 }
 
@@ -103,16 +103,12 @@ function answerAction(request: IncomingMessage, response: ServerResponse, answer
   else sendJson(response, 200, answer);
 }
 
-function refuseCrossSite(request: IncomingMessage): void {
-  const { origin, host } = request.headers;
-  const site = request.headers["sec-fetch-site"];
-  const foreign = site !== undefined && site !== "same-origin" && site !== "none";
-  if (foreign || (origin !== undefined && !sameHost(origin, host)))
-    throw new VexError("FENCED", "a request from another site may not steer jobs");
-}
-
-function sameHost(origin: string, host: string | undefined): boolean {
-  return URL.canParse(origin) && new URL(origin).host === host;
+/** undefined: all that are kept. */
+function limitOf(query: URLSearchParams): number | undefined {
+  const limit = query.get("limit");
+  if (limit === null) return undefined;
+  if (/^[1-9]\d{0,6}$/.test(limit)) return Number(limit);
+  throw new VexError("INVALID", `limit is ${JSON.stringify(limit)}, expected a whole number from 1`);
 }
 
 function isSet(query: URLSearchParams, name: string): boolean {

@@ -8,7 +8,8 @@
  */
 import type { Registry } from "prom-client";
 import type { LoadedConfig } from "../common/config/load.ts";
-import { HttpServer, type ListenAddress, parseAddress } from "../common/process/http.ts";
+import { HttpServer } from "../common/process/http.ts";
+import { type ListenAddress, parseAddress } from "../common/process/listen.ts";
 import type { Logger } from "../common/process/logger.ts";
 import type { Shutdown } from "../common/process/shutdown.ts";
 import type { CoreLake } from "./core.ts";
@@ -21,6 +22,7 @@ export interface ServeDeps {
   /** Gets every part as it starts; the caller decides when it runs. Whoever opens the lake adds it first. */
   shutdown: Shutdown;
   openLake(): Promise<CoreLake>;
+  password?: string | undefined;
   tuning?: CompactorDeps["tuning"];
 }
 
@@ -28,11 +30,11 @@ export async function serveCompactor(
   { config, given }: LoadedConfig,
   deps: ServeDeps,
 ): Promise<{ compactor: Compactor; http: ListenAddress }> {
-  const { logger, registry, shutdown, tuning } = deps;
+  const { logger, registry, shutdown, tuning, password } = deps;
   const lake = await deps.openLake();
   const compactor = await startCompactor(config, { lake, logger, registry, tuning });
   shutdown.add("compactor", () => compactor.close());
-  const server = new HttpServer({ registry, logger });
+  const server = new HttpServer({ registry, logger, password });
   server.mount(JOBS_PATH, compactor.jobsHandler);
   server.addReadyCheck("compactor", compactor.readyCheck);
   const http = await server.start(parseAddress(config.compactor.http), given("compactor.http"));

@@ -16,7 +16,7 @@ import {
 } from "../common/catalog.ts";
 import type { LogSource } from "../common/log/source.ts";
 import { VexError } from "../common/process/error.ts";
-import { type Handler, sendJson } from "../common/process/http.ts";
+import { type Handler, requestUrl, sendJson } from "../common/process/http.ts";
 import { acceptChanges } from "../common/source-changes.ts";
 import { type VerifyReport, verifyIncarnation } from "../common/verify.ts";
 import type { Ingest } from "./main.ts";
@@ -35,7 +35,7 @@ export function ingestMounts(
     async (request: IncomingMessage, response: ServerResponse) => {
       if (request.method !== "POST")
         throw new VexError("INVALID", `method is ${request.method}, expected POST`);
-      sendJson(response, 200, await work(new URL(request.url ?? "/", "http://localhost").searchParams));
+      sendJson(response, 200, await work(requestUrl(request).searchParams));
     };
   return [
     { path: "/api/v1/flush", handler: post((query) => flush(lake, ingest, query)) },
@@ -73,8 +73,11 @@ async function verify(
   const all = await readCatalog(lake);
   const reports: Record<string, VerifyReport> = {};
   for (const name of names) await findCollection(lake, db, name);
+  // Without a name every collection is meant, of one database where one is given.
+  const anyDb = names.length === 0 && !query.has("db");
   for (const one of all) {
-    if (names.length > 0 && !(one.db === db && names.includes(one.name))) continue;
+    if (!anyDb && one.db !== db) continue;
+    if (names.length > 0 && !names.includes(one.name)) continue;
     reports[`${one.db}/${one.name}`] = await verifyIncarnation(lake, log, opened(one.live));
   }
   return reports;

@@ -12,13 +12,8 @@
 import type { Registry } from "prom-client";
 import type { Config } from "../common/config/schema.ts";
 import type { LogSource } from "../common/log/source.ts";
-import {
-  type Handler,
-  HttpServer,
-  type ListenAddress,
-  parseAddress,
-  type ReadyCheck,
-} from "../common/process/http.ts";
+import { type Handler, HttpServer, type ReadyCheck } from "../common/process/http.ts";
+import { type ListenAddress, parseAddress } from "../common/process/listen.ts";
 import type { Logger } from "../common/process/logger.ts";
 import { Collections, DATABASES } from "./collections.ts";
 import type { CommandContext } from "./commands/command.ts";
@@ -130,9 +125,9 @@ export async function startQuery(config: QueryConfig, deps: QueryDeps): Promise<
 
 function createHttp(
   context: CommandContext,
-  { logger, registry, mounts = [], readyChecks = {} }: QueryDeps,
+  { logger, registry, password, mounts = [], readyChecks = {} }: QueryDeps,
 ): HttpServer {
-  const server = new HttpServer({ registry, logger });
+  const server = new HttpServer({ registry, logger, password });
   server.addReadyCheck("catalog", () => catalogState(context));
   for (const [name, check] of Object.entries(readyChecks)) server.addReadyCheck(name, check);
   server.mount(API_PATH, apiHandler(context));

@@ -6,7 +6,7 @@
 import type { WriteVerdict } from "../common/feed/waiters.ts";
 
 /** What the engine said of a write when its record came back from the log. */
-export type WriteAck = Pick<WriteVerdict, "existed" | "accepted" | "message">;
+export type WriteAck = Pick<WriteVerdict, "existed" | "accepted" | "reason" | "message">;
 
 export interface Visibility {
   /** Resolves once the write with this id is visible on this node; `forget` ends the wait. */

@@ -15,14 +15,27 @@
  * - Visible means to whoever reads next: where the name has moved to another incarnation meanwhile, there too.
  * - The vector is bytes from start to end.
  *
- * A key goes to the partition of its live record, because order is only kept inside a partition; any other
- * key goes where the partitioner says. (The core does not tell where a deleted key's newest position lies.)
+ * A key goes to the partition of its newest record, live or deleted, because order is only kept inside a
+ * partition; any other key goes where the partitioner says.
+ *
+ * `put-vector` keeps the attributes that the key has, and makes the record where there is none. The log has no
+ * such word, so each is decided when its batch is: `set-vector` where there is a record, by the engine's view and
+ * by what this node has in flight (in-flight.ts), else `upsert`. The engine judges a set-vector where it lies in
+ * the log, so no attributes are lost to whoever writes at the same time. One that it refuses changed nothing (it
+ * is a dead letter) and is decided again:
+ * - the record went away in between: now there is none, so an upsert.
+ * - the newest record lies in another partition or source, where no patch can build on it: an upsert that
+ *   carries the attributes along.
+ * What is left: two nodes, or a foreign producer, that make the same new key at the same moment. The later
+ * record wins as a whole, as it does between any two producers.
  */
 import { randomBytes } from "node:crypto";
 import type { LogSource, ProducedMessage, ProducedOffset } from "../common/log/source.ts";
 import { vexErrorFrom } from "../common/process/error.ts";
-import type { CollectionView, QueryCore } from "./core.ts";
+import { ATTRIBUTES_BYTES_MAX } from "./attributes.ts";
+import { type CollectionView, type QueryCore, slice } from "./core.ts";
 import { asReplyError, ReplyError } from "./errors.ts";
+import { type Flight, InFlight } from "./in-flight.ts";
 import type { Visibility, WriteAck } from "./visibility.ts";
 
 export type { WriteAck } from "./visibility.ts";
@@ -46,15 +59,20 @@ const BATCH_BYTES_MAX = 768 * 1024;
 export const QUEUE_BYTES_MAX = 64 * 1024 * 1024;
 /** Headers and framing of one record, for the two sums above. */
 const RECORD_OVERHEAD_BYTES = 256;
+/** Each further attempt has seen another writer change the key in between; five in a row are a fight. */
+const ATTEMPTS_MAX = 5;
+/** What a refused set-vector is decided again for (schemas/records.md). */
+const WITHOUT_RECORD = "patch-without-record";
+const CROSSES_PARTITIONS = "patch-crosses-partitions";
 
 /** One change of one record, in the words of the record format. */
 export interface Change {
   id: Uint8Array;
-  op: "upsert" | "set-attrs" | "delete";
+  op: "upsert" | "put-vector" | "set-attrs" | "delete";
   /** f32: the vector's bytes; json: an object with the vector; none for set-attrs and delete */
   format?: "f32" | "json";
   value?: Uint8Array;
-  /** JSON object as text; empty: no attributes */
+  /** JSON object as text; empty: no attributes; none for put-vector */
   attrs?: Uint8Array;
 }
 
@@ -73,8 +91,13 @@ export interface WriterOptions {
 interface Pending {
   write: string;
   key: Buffer;
+  op: Change["op"];
+  /** of put-vector: no patch can build on the record */
+  carries: boolean;
   message: ProducedMessage;
   bytes: number;
+  /** from the moment the record has its place */
+  flight?: Flight;
   written(position: ProducedOffset): void;
   failed(error: unknown): void;
 }
@@ -88,6 +111,8 @@ interface Queue {
 export class Writer {
   readonly #options: WriterOptions;
   readonly #queues = new Map<string, Queue>();
+  /** by incarnation */
+  readonly #flying = new Map<string, InFlight>();
   /** Ids are unique over processes: 8 random bytes, then a counter. */
   readonly #prefix = randomBytes(8).toString("hex");
   #counter = 0;
@@ -104,9 +129,20 @@ export class Writer {
 
   /**
    * Puts one change into the log; resolves when this node shows it. The order of calls is the order in the
-   * log.
+   * log; a put-vector that is decided again takes its place then.
    */
   async write(collection: CollectionView, change: Change): Promise<WriteAck> {
+    let carries = false;
+    for (let attempt = 1; attempt <= ATTEMPTS_MAX; attempt += 1) {
+      const ack = await this.#write(collection, change, carries);
+      const again = ack.reason === WITHOUT_RECORD || ack.reason === CROSSES_PARTITIONS;
+      if (change.op !== "put-vector" || !again) return ack;
+      carries = ack.reason === CROSSES_PARTITIONS;
+    }
+    throw new ReplyError("TRYAGAIN", `others change this key of ${collection.name} all the time`);
+  }
+
+  async #write(collection: CollectionView, change: Change, carries: boolean): Promise<WriteAck> {
     const { visibility } = this.#options;
     const { incarnation } = collection;
     const refusal = visibility.refusal(incarnation);
@@ -114,24 +150,27 @@ export class Writer {
       throw new ReplyError("TRYAGAIN", `collection ${collection.name} takes no writes now: ${refusal}`);
     }
     const message = toMessage(change);
-    const bytes =
-      (message.value?.length ?? 0) + change.id.length + (change.attrs?.length ?? 0) + RECORD_OVERHEAD_BYTES;
+    const attributes = carries ? ATTRIBUTES_BYTES_MAX : (change.attrs?.length ?? 0);
+    const bytes = (message.value?.length ?? 0) + change.id.length + attributes + RECORD_OVERHEAD_BYTES;
     if (this.#queuedBytes + bytes > QUEUE_BYTES_MAX) {
       throw new ReplyError("TRYAGAIN", `${this.#queuedBytes} bytes of writes wait for the log already`);
     }
     const write = this.#nextId();
-    (message.headers as Record<string, string | Buffer>)["vexlake-write"] = write;
+    headersOf(message)["vexlake-write"] = write;
     const visible = visibility.acknowledged(incarnation, write);
     // It may be refused before the log has answered; the race below tells the client.
     visible.catch(() => undefined);
+    const { promise: placed, resolve: written, reject: failed } = Promise.withResolvers<ProducedOffset>();
+    const key = message.key as Buffer;
+    const pending: Pending = { write, key, op: change.op, carries, message, bytes, written, failed };
     try {
-      const position = await this.#enqueue(collection, { write, key: message.key as Buffer, message, bytes });
-      return await this.#until(
-        visible.then((ack) => this.#shown(collection, position, ack)),
-        position,
-      );
+      this.#enqueue(collection, pending);
+      const position = await placed;
+      const shown = visible.then((ack) => this.#shown(collection, position, ack));
+      return await this.#until(shown, position, (at) => this.#drift(incarnation, pending, at));
     } finally {
       visibility.forget(incarnation, write);
+      this.#land(incarnation, pending);
     }
   }
 
@@ -150,12 +189,16 @@ export class Writer {
     return await new Promise<never>(() => undefined);
   }
 
-  async #until(visible: Promise<WriteAck>, position: ProducedOffset): Promise<WriteAck> {
+  async #until(
+    visible: Promise<WriteAck>,
+    { partition, offset }: ProducedOffset,
+    onLate: (at: ProducedOffset) => void,
+  ): Promise<WriteAck> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => {
-        const where = `${position.partition}:${position.offset}`;
-        reject(new ReplyError("ERR", `written at ${where}, not yet visible`, 202));
+        onLate({ partition, offset });
+        reject(new ReplyError("ERR", `written at ${partition}:${offset}, not yet visible`, 202));
       }, this.#options.visibleMsMax ?? VISIBLE_MS_MAX);
     });
     try {
@@ -165,23 +208,19 @@ export class Writer {
     }
   }
 
-  #enqueue(collection: CollectionView, entry: Omit<Pending, "written" | "failed">): Promise<ProducedOffset> {
+  #enqueue(collection: CollectionView, pending: Pending): void {
     let queue = this.#queues.get(collection.incarnation);
     if (queue === undefined) {
       queue = { collection, waiting: [], sending: false };
       this.#queues.set(collection.incarnation, queue);
     }
-    const { waiting } = queue;
-    const result = new Promise<ProducedOffset>((written, failed) => {
-      waiting.push({ ...entry, written, failed });
-    });
-    this.#queuedBytes += entry.bytes;
-    if (!queue.sending) {
-      queue.sending = true;
-      // A microtask later, so that the writes of one pipeline share a batch.
-      queueMicrotask(() => void this.#send(queue));
-    }
-    return result;
+    queue.waiting.push(pending);
+    this.#queuedBytes += pending.bytes;
+    if (queue.sending) return;
+    queue.sending = true;
+    const started = queue;
+    // A microtask later, so that the writes of one pipeline share a batch.
+    queueMicrotask(() => void this.#send(started));
   }
 
   /** Sends batch after batch until nothing waits. */
@@ -213,25 +252,58 @@ export class Writer {
     }
   }
 
-  /** Chooses the partition of each record of a batch. */
+  /** Chooses the partition of each record of a batch, and what a put-vector is. */
   async #place(collection: CollectionView, batch: Pending[]): Promise<void> {
-    const { core, log } = this.#options;
-    if (collection.partitions === 1) {
-      for (const pending of batch) pending.message.partition = 0;
-      return;
-    }
-    const known = await core.get({
-      incarnation: collection.incarnation,
-      ids: batch.map((pending) => pending.key),
-      want: "exists",
-      scope: "fresh",
-    });
+    const { core, log, visibility } = this.#options;
+    const { incarnation, partitions } = collection;
+    const flying = this.#flyingOf(incarnation);
+    flying.sweep(visibility.applied(incarnation));
+    const ids = batch.map((pending) => pending.key);
+    const asked = { incarnation, ids, scope: "fresh" } as const;
+    const blind = partitions === 1 && batch.every(({ op }) => op !== "put-vector");
+    const known = blind ? undefined : await core.get({ ...asked, want: "exists" });
+    const held = batch.some(({ carries }) => carries)
+      ? await core.get({ ...asked, want: "attrs" })
+      : undefined;
     for (const [i, pending] of batch.entries()) {
-      // Live or deleted: order is only kept inside the partition that has the key's newest record.
-      pending.message.partition = known.placed[i]
-        ? known.partitions[i]
-        : log.partitionFor(pending.key, collection.partitions);
+      const { key, message, op, carries } = pending;
+      const before = flying.find(key);
+      message.partition = before?.partition ?? 0;
+      if (before === undefined && partitions > 1) {
+        message.partition = known?.placed[i] ? known.partitions[i] : log.partitionFor(key, partitions);
+      }
+      if (op === "put-vector") {
+        const present = before?.present ?? known?.present[i] !== 0;
+        const patches = present && (!carries || before !== undefined);
+        headersOf(message)["vexlake-op"] = patches ? "set-vector" : "upsert";
+        const attrs = patches || held === undefined ? undefined : slice(held.bytes, held.ends, i);
+        if (attrs !== undefined && attrs.length > 0) headersOf(message)["vexlake-attrs"] = asBuffer(attrs);
+      }
+      const present = op === "set-attrs" ? undefined : op !== "delete";
+      pending.flight = flying.start(key, message.partition as number, present);
     }
+  }
+
+  #flyingOf(incarnation: string): InFlight {
+    const flying = this.#flying.get(incarnation) ?? new InFlight();
+    this.#flying.set(incarnation, flying);
+    return flying;
+  }
+
+  /** The client is told, the record is on its way all the same. */
+  #drift(incarnation: string, pending: Pending, { partition, offset }: ProducedOffset): void {
+    const { flight } = pending;
+    if (flight === undefined) return;
+    this.#flyingOf(incarnation).drift(flight, partition, offset);
+    delete pending.flight;
+  }
+
+  /** This node has applied the write, or it never comes. */
+  #land(incarnation: string, { flight }: Pending): void {
+    const flying = this.#flying.get(incarnation);
+    if (flying === undefined) return;
+    if (flight !== undefined) flying.land(flight);
+    if (flying.size === 0) this.#flying.delete(incarnation);
   }
 
   #nextId(): string {
@@ -249,6 +321,10 @@ function takeBatch(waiting: Pending[]): Pending[] {
     count += 1;
   }
   return waiting.splice(0, count);
+}
+
+function headersOf(message: ProducedMessage): Record<string, string | Buffer> {
+  return message.headers as Record<string, string | Buffer>;
 }
 
 function toMessage(change: Change): ProducedMessage {

@@ -3,7 +3,7 @@
  * they have and say so, writes are refused instead of lost, and everything goes on without a restart. What
  * does not heal by itself (retention passed us, another topic under the name) is a named, visible state.
  */
-import { mkdir, rm } from "node:fs/promises";
+import { mkdir, readdir, rm } from "node:fs/promises";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import type { Admin, Producer } from "kafkajs";
@@ -128,7 +128,9 @@ await suite(["kafka", "redis"], "a broker and a Redis that go away", () => {
   });
 
   it("should fail a flush loudly when its spool is gone, keep the records, and commit them later", async () => {
-    const spool = join(node.dataDir, "run", "spool", String(node.pid));
+    const spools = join(node.dataDir, "run", "spool");
+    const own = (await readdir(spools)).find((name) => name.startsWith(`${node.pid}-`));
+    const spool = join(spools, own as string);
     expect(await write(node, collection, "without-spool")).toBe("1");
     await rm(spool, { recursive: true });
     const flush = ["flush", collection, "--data-dir", node.dataDir];

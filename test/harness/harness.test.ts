@@ -3,13 +3,32 @@ import { join } from "node:path";
 import { GetObjectCommand, PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
 import { Redis } from "ioredis";
 import { Kafka, logLevel } from "kafkajs";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { startTimeOf, writeJson } from "../../services/cli/bootstrap/processes.mjs";
 import { parseImages } from "./containers.ts";
 import { Resolver, requiredServices, sweepRuns } from "./resolve.ts";
 import { parseS3, runPython, type S3Service, suite, temporaryFolder, unique } from "./services.ts";
+import { onFirstSignal } from "./stop.ts";
 import { formatTable } from "./table.ts";
 import { addTotals, readCargoResult, readVitestReport, totalsLine } from "./totals.ts";
+
+describe("a stop of the run", () => {
+  it("should begin once, and leave no signal to its default action", () => {
+    const handlers: [string | symbol, () => void][] = [];
+    const on = vi.spyOn(process, "on").mockImplementation((name, handler) => {
+      handlers.push([name, handler as () => void]);
+      return process;
+    });
+    let stops = 0;
+    onFirstSignal(async () => {
+      stops += 1;
+    });
+    on.mockRestore();
+    expect(handlers.map(([name]) => name)).toEqual(["SIGINT", "SIGTERM"]);
+    for (const [, handler] of [...handlers, ...handlers]) handler();
+    expect(stops).toBe(1);
+  });
+});
 
 describe("resolving services", () => {
   it("should read the required services and refuse an unknown name", () => {

@@ -29,6 +29,7 @@ import {
 } from "../../services/cli/bootstrap/provision.mjs";
 import { hasEngine } from "./containers.ts";
 import { environmentName, messageOf, Resolver, requiredServices, SERVICE_NAMES } from "./resolve.ts";
+import { onFirstSignal } from "./stop.ts";
 import { formatTable, type TableRow } from "./table.ts";
 import { addTotals, type Counts, readCargoResult, readVitestReport, totalsLine } from "./totals.ts";
 
@@ -43,12 +44,10 @@ async function run(): Promise<number> {
   const outcome = new Map<string, Counts>();
   const resolver = new Resolver();
   let table = "";
-  const stop = async () => {
+  onFirstSignal(async () => {
     await resolver.close();
     process.exit(130);
-  };
-  process.once("SIGINT", stop);
-  process.once("SIGTERM", stop);
+  });
   try {
     const [built] = await Promise.all([build(progress), fetchPrograms(progress)]);
     if (built === undefined) {

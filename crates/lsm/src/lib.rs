@@ -49,7 +49,7 @@ pub use get::{Got, Want};
 pub use incarnation::{Context, Incarnation};
 pub use lake::{FORMAT, Lake, LakeCollected, LakeGcOptions, LakeInfo, LakeOptions, Orphan};
 pub use pools::Pools;
-pub use search::{Answers, Hit, K_MAX, Scope, Search};
+pub use search::{Answers, Hit, K_MAX, Scope, Search, check_vector};
 pub use snapshot::Snapshot;
 pub use state::{
     Checkpoint, Delta, Fingerprint, IncarnationState, Ledger, NewSource, Schema, Source,

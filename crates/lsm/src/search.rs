@@ -266,22 +266,11 @@ impl Incarnation {
     /// # Errors
     /// `INVALID`, naming the field and both values.
     pub fn check(&self, query: &Search) -> Result<()> {
-        let (k, given, dim) = (
-            query.k,
-            query.vector.len(),
-            self.manifest.head().state.schema.dim,
-        );
-        if given != dim as usize {
-            return Err(Error::Invalid(format!(
-                "vector has dimension {given}, the collection has {dim}"
-            )));
-        }
-        if let Some(at) = query.vector.iter().position(|x| !x.is_finite()) {
-            let component = query.vector[at];
-            return Err(Error::Invalid(format!(
-                "vector component {at} is {component}, not a finite number"
-            )));
-        }
+        let k = query.k;
+        check_vector(
+            &query.vector,
+            self.manifest.head().state.schema.dim as usize,
+        )?;
         if k == 0 || k > K_MAX {
             return Err(Error::Invalid(format!(
                 "k is {k}, allowed are 1 to {K_MAX}"
@@ -289,6 +278,26 @@ impl Incarnation {
         }
         Ok(())
     }
+}
+
+/// Whether a vector may be stored and searched where vectors have `dim` components.
+///
+/// # Errors
+/// `INVALID`, naming the field and both values.
+pub fn check_vector(vector: &[f32], dim: usize) -> Result<()> {
+    if vector.len() != dim {
+        let given = vector.len();
+        return Err(Error::Invalid(format!(
+            "vector has dimension {given}, the collection has {dim}"
+        )));
+    }
+    if let Some(at) = vector.iter().position(|x| !x.is_finite()) {
+        let component = vector[at];
+        return Err(Error::Invalid(format!(
+            "vector component {at} is {component}, not a finite number"
+        )));
+    }
+    Ok(())
 }
 
 fn scan_feed(view: &View, query: &Search, prepared: &Query<'_>) -> (Vec<Candidate>, u64) {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use napi::bindgen_prelude::{BigInt, Float64Array, Uint8Array, Uint32Array};
 use napi_derive::napi;
 use vexlake_lsm::record::{parse_vector_text, parse_vector_values};
-use vexlake_lsm::{Hit, Scope, Search};
+use vexlake_lsm::{Hit, Scope, Search, check_vector};
 
 use crate::Lake;
 use crate::append::offset;
@@ -30,7 +30,7 @@ pub struct VectorArgument {
 
 #[napi(object)]
 pub struct SearchRequest {
-    /// The incarnation.
+    /// The incarnation; empty with k = 0: one that is not there yet.
     pub collection: String,
     pub vector: VectorArgument,
     pub k: u32,
@@ -130,7 +130,24 @@ impl Lake {
             Some(version) => offset("version", version)?,
             None => 0,
         };
-        let incarnation = self.incarnation(&request.collection).await?;
+        let search = Search {
+            vector: self.vector(request).await?,
+            k: (request.k as usize).max(1),
+            score_min: request.score_min.map(|score| score as f32),
+            with_attrs: request.with_attrs,
+        };
+        if request.k == 0 && request.collection.is_empty() {
+            // The first vector of a collection that is not there yet: it sets the dimension.
+            check_vector(&search.vector, search.vector.len())?;
+        } else {
+            self.incarnation(&request.collection)
+                .await?
+                .check(&search)?;
+        }
+        Ok((version, search))
+    }
+
+    async fn vector(&self, request: &SearchRequest) -> Result<Vec<f32>> {
         let VectorArgument {
             kind,
             bytes,
@@ -173,6 +190,7 @@ impl Lake {
                 let id = id.as_ref().ok_or_else(|| missing("id"))?;
                 let id = std::str::from_utf8(id)
                     .map_err(|e| invalid(format!("element is not UTF-8: {e}")))?;
+                let incarnation = self.incarnation(&request.collection).await?;
                 Ok(incarnation.vector_of(id).await?)
             }
             other => {
@@ -181,14 +199,7 @@ impl Lake {
                 )));
             }
         };
-        let search = Search {
-            vector: vector.map_err(|e| invalid(e.to_string()))?,
-            k: (request.k as usize).max(1),
-            score_min: request.score_min.map(|score| score as f32),
-            with_attrs: request.with_attrs,
-        };
-        incarnation.check(&search)?;
-        Ok((version, search))
+        vector.map_err(|e| invalid(e.to_string()))
     }
 }
 

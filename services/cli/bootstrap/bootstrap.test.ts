@@ -1,8 +1,9 @@
 import { execFileSync, spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { CargoMessages, countPackages } from "./addon.mjs";
 import { installStamp, satisfiesEngines } from "./install.mjs";
@@ -13,6 +14,7 @@ import {
   isSameProcess,
   leftover,
   parseStat,
+  readJson,
   startProcess,
   startTimeOf,
   takeLock,
@@ -277,6 +279,83 @@ describe("processes", () => {
     takeLock(lock)();
     writeFileSync(lock, "{torn");
     takeLock(lock)();
+    expect(readdirSync(join(folder, "run"))).toEqual([]);
+  });
+
+  it("should not take the lock of another away at the end", () => {
+    const lock = join(folder, "run", "lock");
+    const release = takeLock(lock);
+    writeJson(lock, { pid: process.pid, startTime: "of another" });
+    release();
+    expect(readJson(lock)).toMatchObject({ startTime: "of another" });
+  });
+
+  it("should have one winner where many find a dead holder's lock at the same moment", async () => {
+    const lock = join(folder, "run", "lock");
+    const module = new URL("./processes.mjs", import.meta.url);
+    const script = `
+      import { existsSync } from "node:fs";
+      import { takeLock } from ${JSON.stringify(module.href)};
+      console.log("here");
+      while (!existsSync(process.argv[1]));
+      try { takeLock(process.argv[2]); console.log("won"); } catch (error) { console.log("lost " + error.exitCode); }
+      process.stdin.resume();
+    `;
+    const go = join(folder, "go");
+    const args = ["--input-type=module", "-e", script, go, lock];
+    const contenders = Array.from({ length: 4 }, () => {
+      const child = spawn(process.execPath, args, { stdio: ["pipe", "pipe", "inherit"] });
+      const said: string[] = [];
+      createInterface({ input: child.stdout }).on("line", (line) => said.push(line));
+      return { child, said };
+    });
+    const all = async (lines: number) =>
+      await expect
+        .poll(() => contenders.every(({ said }) => said.length === lines), { timeout: 30_000 })
+        .toBe(true);
+    try {
+      await all(1);
+      writeJson(lock, { pid: process.pid, startTime: "1" });
+      writeFileSync(go, "");
+      await all(2);
+      const ends = contenders.map(({ said }) => said[1]).sort();
+      expect(ends).toEqual(["lost 4", "lost 4", "lost 4", "won"]);
+    } finally {
+      for (const { child } of contenders) child.kill();
+    }
+  });
+
+  it("should stop in order at a Ctrl-C that reaches the launcher and its child", async () => {
+    const urlOf = (path: string) => JSON.stringify(new URL(path, import.meta.url).href);
+    const child = join(folder, "child.mts");
+    writeFileSync(
+      child,
+      `import { Shutdown } from ${urlOf("../../common/process/shutdown.ts")};
+       const shutdown = new Shutdown({ info() {}, error() {} } as never);
+       shutdown.add("flush", async () => {
+         await new Promise((resolve) => setTimeout(resolve, 300));
+         console.log("flushed");
+       });
+       shutdown.onSignals();
+       setInterval(() => {}, 1_000);
+       console.log("ready");`,
+    );
+    const parent = `
+      import { runNode } from ${urlOf("./install.mjs")};
+      process.exit(await runNode(process.execPath, [${JSON.stringify(child)}]));
+    `;
+    const launcher = spawn(process.execPath, ["--input-type=module", "-e", parent], {
+      detached: true,
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    const said: string[] = [];
+    createInterface({ input: launcher.stdout }).on("line", (line) => said.push(line));
+    const exited = new Promise((resolve) => launcher.once("close", (code) => resolve(code)));
+    await expect.poll(() => said, { timeout: 30_000 }).toEqual(["ready"]);
+    // As a terminal does it: to every process of the group.
+    process.kill(-(launcher.pid as number), "SIGINT");
+    expect(await exited).toBe(0);
+    expect(said).toEqual(["ready", "flushed"]);
   });
 });
 

@@ -2,9 +2,9 @@
  * Which log and which job queue a start uses, and the sentence that says why. Pure.
  *
  * The log of a data directory is chosen once: a collection's offsets belong to one log, so a
- * second start must not flip it because Java came or went. The first start writes the choice
- * down; later ones follow it, and a flag that contradicts it ends with exit code 4. The job queue
- * is only a hint and may change from start to start.
+ * second start must not flip it because Java came or went. The first start that gets as far as a
+ * running lake writes the choice down; later ones follow it, and a flag that contradicts it ends with
+ * exit code 4. The job queue is only a hint and may change from start to start.
  */
 import { EXIT, LauncherError } from "./errors.mjs";
 

@@ -109,7 +109,8 @@ const FORWARDED = ["SIGINT", "SIGTERM", "SIGHUP"];
 export function runNode(node, args, env = runtimeEnv()) {
   return new Promise((resolve, reject) => {
     const child = spawn(node, args, { stdio: "inherit", env });
-    // A terminal's Ctrl-C reaches both of us; a second SIGINT must therefore be harmless to the child.
+    // A terminal's Ctrl-C reaches both of us, and npm passes it on as well: the child has to take copies of
+    // one keystroke for one (services/common/process/shutdown.ts).
     const forward = (name) => child.kill(name);
     for (const name of FORWARDED) process.on(name, forward);
     child.on("error", reject);

@@ -8,7 +8,17 @@
  * start time is compared again before each signal.
  */
 import { execFileSync, spawn } from "node:child_process";
-import { closeSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { randomUUID } from "node:crypto";
+import {
+  closeSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { EXIT, LauncherError } from "./errors.mjs";
@@ -56,8 +66,20 @@ export function writeJson(path, value) {
 
 /** The parsed file, or undefined when it is absent or torn. */
 export function readJson(path) {
+  return parseJson(readText(path) ?? "");
+}
+
+function parseJson(text) {
   try {
-    return JSON.parse(readFileSync(path, "utf8"));
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function readText(path) {
+  try {
+    return readFileSync(path, "utf8");
   } catch {
     return undefined;
   }
@@ -203,30 +225,63 @@ export async function waitReady(supervised, probe, deadlineMs) {
   );
 }
 
+/** Each try that fails has seen the holder change; five changes in a row are a crowd, not a race. */
+const LOCK_TRIES_MAX = 5;
+
 /**
- * One launcher per data directory: a lock file with the holder's pid and start time, made with
- * an exclusive create. A dead holder's lock is replaced. Answers a release function.
+ * One launcher per data directory: a lock file with the holder's pid and start time. Answers a release
+ * function. The algorithm is that of services/common/process/lock.ts, which says why: a finished file is
+ * linked to the lock's name, and a dead holder's is moved aside, and put back if it was another one by then.
  */
 export function takeLock(path) {
   mkdirSync(dirname(path), { recursive: true });
-  const mine = `${JSON.stringify({ pid: process.pid, startTime: startTimeOf(process.pid) })}\n`;
-  for (let attempt = 0; attempt < 3; attempt += 1) {
-    try {
-      writeFileSync(path, mine, { flag: "wx" });
-      return () => rmSync(path, { force: true });
-    } catch (error) {
-      if (error.code !== "EEXIST") throw error;
+  const mine = `${JSON.stringify({ pid: process.pid, startTime: startTimeOf(process.pid), id: randomUUID() })}\n`;
+  const own = `${path}.${randomUUID()}`;
+  writeFileSync(own, mine);
+  try {
+    for (let tries = 0; tries < LOCK_TRIES_MAX; tries += 1) {
+      if (tryLink(own, path)) return () => releaseLock(path, mine);
+      removeIfDead(path);
     }
-    const holder = readJson(path);
-    if (isSameProcess(holder)) {
-      throw new LauncherError(
-        EXIT.inUse,
-        `${dirname(path)} is in use by process ${holder.pid}: stop it or use another --data-dir`,
-      );
-    }
-    rmSync(path, { force: true });
+  } finally {
+    rmSync(own, { force: true });
   }
   throw new LauncherError(EXIT.inUse, `${path} could not be taken: another start is racing this one`);
+}
+
+function tryLink(own, path) {
+  try {
+    linkSync(own, path);
+    return true;
+  } catch (error) {
+    if (error.code === "EEXIST") return false;
+    throw error;
+  }
+}
+
+function removeIfDead(path) {
+  const seen = readText(path);
+  if (seen === undefined) return;
+  const holder = parseJson(seen);
+  if (isSameProcess(holder)) {
+    throw new LauncherError(
+      EXIT.inUse,
+      `${dirname(path)} is in use by process ${holder.pid}: stop it or use another --data-dir`,
+    );
+  }
+  const aside = `${path}.stale.${randomUUID()}`;
+  try {
+    renameSync(path, aside);
+  } catch (error) {
+    if (error.code === "ENOENT") return;
+    throw error;
+  }
+  if (readText(aside) !== seen) tryLink(aside, path);
+  rmSync(aside, { force: true });
+}
+
+function releaseLock(path, mine) {
+  if (readText(path) === mine) rmSync(path, { force: true });
 }
 
 /** The pid file of a component inside a folder of pid files. */

@@ -64,7 +64,6 @@ async function run(options, layout, progress) {
   say(`store: ${options.s3 ?? relative(process.cwd(), layout.lake)}`);
   say(`log:   ${nameOfLog(log)}, because ${log.why}`);
   say(`jobs:  ${nameOfJobs(jobs)}, because ${jobs.why}`);
-  writeJson(layout.choice, rememberedForm(log));
 
   const stopAsked = onStopSignal(say);
   const node = runtimeNode();
@@ -77,15 +76,17 @@ async function run(options, layout, progress) {
   const lake = new LakeProcesses(say);
   try {
     const engines = await startEngines(lake, log, jobs, layout, progress, say);
+    // Engines are not left half started, so a stop that came meanwhile is looked at here.
+    if ((await Promise.race([stopAsked, undefined])) === STOPPED) return EXIT.ok;
     const address = { brokers: log.brokers ?? engines.kafka?.address, redis: jobs.url ?? redisUrl(engines) };
     const args = upArguments({ options, dataDir: layout.base, log, ...address });
     // The banner and the tour are what a person reads here; VEXLAKE_LOGGING brings the log lines back.
     const quiet = { VEXLAKE_LOGGING: process.env.VEXLAKE_LOGGING ?? "error" };
     const env = { ...runtimeEnv(), ...quiet, VEXLAKE_CORE: early.addon, VEXLAKE_EMBED: early.embed };
-    const ready = await Promise.race([
-      lake.addUp(new Up({ node, script: CLI, args, env, layout })),
-      stopAsked,
-    ]);
+    // A choice that led to no running log binds nobody: the next start may choose another one.
+    const onReady = () => writeJson(layout.choice, rememberedForm(log));
+    const up = new Up({ node, script: CLI, args, env, layout, onReady });
+    const ready = await Promise.race([lake.addUp(up), stopAsked]);
     if (ready === STOPPED) return EXIT.ok;
     return await serve({ options, layout, lake, node, env, ready, stopAsked, brokers: address.brokers });
   } finally {

@@ -4,8 +4,10 @@
  * A child that dies unasked is started again, at most RESTARTS_MAX times a minute, then everything
  * is stopped. `vexlake up` is only restarted after a signal or an internal error: a usage error,
  * a missing prerequisite or a refused store would only happen again, so its exit code is ours.
+ *
+ * Invariant: once a stop was asked for nothing is started, and `stop` ends whatever was being started then.
  */
-import { EXIT } from "./errors.mjs";
+import { EXIT, LauncherError } from "./errors.mjs";
 
 const RESTARTS_MAX = 3;
 const RESTART_WINDOW_MS = 60_000;
@@ -41,13 +43,14 @@ export class LakeProcesses {
 
   /** Adds a running engine; `again()` starts it anew and answers its `supervised`. */
   addEngine(name, supervised, again) {
-    const engine = { name, supervised };
+    const engine = { name, supervised, starting: undefined };
     this.#engines.push(engine);
     this.#watch(
       name,
       () => engine.supervised.exited(),
       async () => {
-        engine.supervised = await again();
+        engine.starting = again();
+        engine.supervised = await engine.starting;
       },
     );
   }
@@ -60,9 +63,15 @@ export class LakeProcesses {
 
   async #startUp(crashAt) {
     this.#armed = crashAt !== undefined;
-    const ready = await this.#up.start(crashAt === undefined ? {} : { VEXLAKE_CRASH_AT: crashAt });
+    const ready = await this.#spawnUp(crashAt === undefined ? {} : { VEXLAKE_CRASH_AT: crashAt });
     this.#watchUp();
     return ready;
+  }
+
+  /** The only way to a child: the look at `stopping` and the spawn are one turn. */
+  async #spawnUp(extraEnv) {
+    if (this.#stopping) throw new LauncherError(EXIT.ok, "vexlake up is not started: stopping");
+    return await this.#up.start(extraEnv);
   }
 
   onExit(listener) {
@@ -94,7 +103,7 @@ export class LakeProcesses {
         return;
       }
       this.#say(`vexlake up ${how}: starting it again`);
-      await this.#up.start();
+      await this.#spawnUp();
       await follow();
     };
     follow().catch((error) => this.#fail(error));
@@ -133,6 +142,10 @@ export class LakeProcesses {
   async stop() {
     this.stopping();
     await this.#up?.stop();
-    for (const engine of this.#engines.reverse()) await engine.supervised.stop();
+    for (const engine of this.#engines.reverse()) {
+      // One that was being started again when the stop came; that it failed is no matter now.
+      const started = await engine.starting?.catch(() => undefined);
+      await (started ?? engine.supervised).stop();
+    }
   }
 }

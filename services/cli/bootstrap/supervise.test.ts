@@ -44,14 +44,18 @@ afterEach(async () => {
 });
 
 function upOf(...args: string[]): Up {
-  const script = join(folder, "child.cjs");
+  return upWith({}, ...args);
+}
+
+function upWith(options: { onReady?: () => void }, ...args: string[]): Up {
   return new Up({
     node: process.execPath,
-    script,
+    script: join(folder, "child.cjs"),
     args: [notes, ...args],
     env: process.env,
     layout: dataLayout(folder),
     out: printed,
+    ...options,
   });
 }
 
@@ -104,6 +108,49 @@ describe("supervision of vexlake up", () => {
     await reap("up", dataLayout(folder), (text: string) => said.push(text));
     expect(said).toEqual([`up: stopping process ${pid} of an earlier run`]);
     expect(readFileSync(notes, "utf8")).toContain(`stop ${pid}`);
+  });
+});
+
+describe("a stop", () => {
+  it("should end a vexlake up that is being started", async () => {
+    const ready = lake.addUp(upOf());
+    await Promise.all([expect(ready).rejects.toThrow("before it was ready"), lake.stop()]);
+    expect(existsSync(join(folder, "run", "pids", "up.json"))).toBe(false);
+  });
+
+  it("should let nothing be started after it", async () => {
+    await lake.addUp(upOf());
+    const restarted = expect(lake.restart(undefined)).rejects.toThrow("not started");
+    await Promise.all([lake.stop(), restarted]);
+    await expect(lake.addUp(upOf())).rejects.toThrow("not started");
+    expect(starts()).toHaveLength(1);
+    expect(said).toEqual([]);
+  });
+
+  it("should end an engine that is being started again", async () => {
+    const stopped: string[] = [];
+    const engine = (name: string, exited: Promise<unknown>) =>
+      ({ exited: () => exited, stop: async () => stopped.push(name) }) as never;
+    const { promise: again, resolve } = Promise.withResolvers<never>();
+    lake.addEngine("kafka", engine("first", Promise.resolve()), () => again);
+    await until("restart", () => said.length === 1);
+    const stop = lake.stop();
+    resolve(engine("second", new Promise(() => {})));
+    await stop;
+    expect(stopped).toEqual(["second"]);
+  });
+});
+
+describe("the choice of a log", () => {
+  it("should be remembered only once a lake is ready", async () => {
+    let remembered = 0;
+    const onReady = () => {
+      remembered += 1;
+    };
+    await expect(lake.addUp(upWith({ onReady }, "5"))).rejects.toMatchObject({ exitCode: 5 });
+    expect(remembered).toBe(0);
+    await lake.addUp(upWith({ onReady }));
+    expect(remembered).toBe(1);
   });
 });
 

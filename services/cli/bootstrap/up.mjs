@@ -19,21 +19,23 @@ export class Up {
   #env;
   #layout;
   #out;
+  #onReady;
   #supervised;
   /** What the last `ready` line said. */
   ready;
 
   /**
-   * `out` gets what the child says on standard output.
-   * @param {{node: string, script: string, args: string[], env: NodeJS.ProcessEnv, layout: {pids: string, run: string}, out?: {write(text: string): unknown}}} options
+   * `out` gets what the child says on standard output; `onReady` is called whenever a child is ready.
+   * @param {{node: string, script: string, args: string[], env: NodeJS.ProcessEnv, layout: {pids: string, run: string}, out?: {write(text: string): unknown}, onReady?: () => void}} options
    */
-  constructor({ node, script, args, env, layout, out = process.stdout }) {
+  constructor({ node, script, args, env, layout, out = process.stdout, onReady = () => {} }) {
     this.#node = node;
     this.#script = script;
     this.#args = args;
     this.#env = env;
     this.#layout = layout;
     this.#out = out;
+    this.#onReady = onReady;
   }
 
   /** Starts and resolves with the parsed `ready` line; rejects with the child's own exit code. */
@@ -45,17 +47,24 @@ export class Up {
       // Its own group: Ctrl-C reaches only the launcher, which stops things in order.
       detached: true,
     });
+    // In the turn of the spawn: a stop that comes while it starts finds it.
+    if (child.pid !== undefined) this.#remember(child);
+    const ready = this.#untilReady(child);
     await new Promise((resolve, reject) => {
       child.once("spawn", resolve);
       child.once("error", reject);
     });
+    this.ready = await ready;
+    this.#onReady();
+    return this.ready;
+  }
+
+  #remember(child) {
     const record = { pid: child.pid, startTime: startTimeOf(child.pid) };
     const pidFile = pidFileIn(this.#layout.pids, "up");
     writeJson(pidFile, record);
     const logFile = join(this.#layout.run, "up.log");
     this.#supervised = new Supervised({ name: "vexlake up", record, pidFile, logFile, child });
-    this.ready = await this.#untilReady(child);
-    return this.ready;
   }
 
   #untilReady(child) {

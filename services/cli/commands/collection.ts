@@ -3,7 +3,7 @@ import { createCollection, isOpen, parseBeginning, readCatalog } from "../../com
 import { ConfigError } from "../../common/process/error.ts";
 import { EXIT } from "../../common/process/exit.ts";
 import { type Arguments, positional, text, whole } from "../args.ts";
-import { type Context, openContext, openLake, openLog } from "../context.ts";
+import { type Context, isServersWork, openContext, openLake, openLog } from "../context.ts";
 import { byteText, columns, print, printJson } from "../output.ts";
 import { serverCall } from "../server.ts";
 
@@ -67,7 +67,7 @@ async function create(context: Context): Promise<number> {
   };
   const from = parseBeginning(text(args, "from") ?? "latest");
   // A local log belongs to the process that runs it, so that one creates the topic.
-  if (context.running?.log.kind === "local") {
+  if (isServersWork(context)) {
     if (from.at !== "latest")
       throw new ConfigError("--from needs a Kafka log, or a lake that is not running");
     printJson(await serverCall(context, "POST", "/api/v1/collections", wanted));

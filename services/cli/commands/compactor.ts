@@ -3,7 +3,7 @@ import { Shutdown } from "../../common/process/shutdown.ts";
 import { serveCompactor } from "../../compactor/serve.ts";
 import type { Arguments } from "../args.ts";
 import { openContext, openLake } from "../context.ts";
-import { processRegistry, untilStopped, VERSION } from "../process.ts";
+import { processRegistry, readyLine, untilStopped } from "../process.ts";
 
 export async function run(args: Arguments): Promise<number> {
   const context = await openContext(args, "compactor");
@@ -18,8 +18,9 @@ export async function run(args: Arguments): Promise<number> {
       registry,
       shutdown,
       openLake: async () => lake,
+      password: context.password,
     });
-    process.stdout.write(`ready http=${http.host}:${http.port} version=${VERSION}\n`);
+    process.stdout.write(readyLine(context, { http }, false));
   } catch (error) {
     await shutdown.run("start failed");
     throw error;

@@ -8,7 +8,7 @@ import { deadLetterTopicFor } from "../../common/log/topic.ts";
 import { ConfigError, VexError } from "../../common/process/error.ts";
 import { EXIT } from "../../common/process/exit.ts";
 import { type Arguments, positional, whole } from "../args.ts";
-import { openContext, openLake, openLog } from "../context.ts";
+import { logIsHeld, openContext, openLake, openLog } from "../context.ts";
 import { columns, print, printJson } from "../output.ts";
 
 const LETTERS_SHOWN = 100;
@@ -20,7 +20,7 @@ export async function run(args: Arguments): Promise<number> {
   const name = positional(args, 1, "collection");
   const limit = whole(args, "limit", 1, 1_000_000) ?? (action === "list" ? LETTERS_SHOWN : 1_000_000);
   const context = await openContext(args, "cli");
-  if (context.running?.log.kind === "local") {
+  if (logIsHeld(context)) {
     throw new VexError("IN_USE", "a local log belongs to the running lake: stop it first, or use Kafka");
   }
   const [{ lake, close }, log] = await Promise.all([openLake(context, "cli"), openLog(context)]);
@@ -44,7 +44,8 @@ export async function run(args: Arguments): Promise<number> {
         );
         await log.produce(topic, [{ key, value, headers: kept }]);
       }
-      print(`${letters.length} records produced to ${topic} again`);
+      if (context.json) printJson({ topic, produced: letters.length });
+      else print(`${letters.length} records produced to ${topic} again`);
       return EXIT.ok;
     }
     const shown = letters.map(({ key, headers, timestamp }) => ({

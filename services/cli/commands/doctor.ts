@@ -3,7 +3,7 @@ import { Lake } from "@vexlake/core";
 import { vexErrorFrom } from "../../common/process/error.ts";
 import { EXIT, type ExitCode } from "../../common/process/exit.ts";
 import type { Arguments } from "../args.ts";
-import { lakeStore, openContext, openLake, openLog } from "../context.ts";
+import { lakeStore, logIsHeld, openContext, openLake, openLog } from "../context.ts";
 import { print, printJson } from "../output.ts";
 
 export async function run(args: Arguments): Promise<number> {
@@ -30,11 +30,11 @@ export async function run(args: Arguments): Promise<number> {
     return `create-only and compare-and-swap hold; lake ${id}`;
   });
   const { kind } = context.loaded.config.log;
-  if (kind === "local" && context.running) {
+  if (logIsHeld(context)) {
     checks.push({
       check: "log local",
       ok: true,
-      says: `held by process ${context.running.pid}`,
+      says: `held by process ${context.running?.pid}`,
       exit: EXIT.ok,
     });
   } else {

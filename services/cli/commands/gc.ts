@@ -2,7 +2,7 @@
  * gc: collects the garbage of one collection or all, and finishes what is leaving; with --orphans also
  * incarnations that no name leads to, which a crash or a lost race left behind.
  */
-import { readCatalog } from "../../common/catalog.ts";
+import { findCollection, readCatalog } from "../../common/catalog.ts";
 import { ConfigError } from "../../common/process/error.ts";
 import { EXIT } from "../../common/process/exit.ts";
 import { type Arguments, whole } from "../args.ts";
@@ -27,12 +27,13 @@ interface Collected {
 export async function run(args: Arguments): Promise<number> {
   const context = await openContext(args, "cli");
   const [name] = args.positionals;
-  const db = whole(args, "db", 0, 15) ?? 0;
+  const db = whole(args, "db", 0, 15);
   const graceMs = whole(args, "grace-ms", 0, Number.MAX_SAFE_INTEGER) ?? GRACE_MS;
   const dryRun = args.flags["dry-run"] === true;
   const orphans = args.flags.orphans === true;
-  if (orphans && name !== undefined) {
-    throw new ConfigError("--orphans looks through the whole lake: leave out the collection");
+  const everything = name === undefined && db === undefined;
+  if (orphans && !everything) {
+    throw new ConfigError("--orphans looks through the whole lake: leave out the collection and --db");
   }
   const options = JSON.stringify({ graceMs, dryRun });
   const { lake, close } = await openLake(context, "cli");
@@ -40,8 +41,11 @@ export async function run(args: Arguments): Promise<number> {
     const report: Record<string, Collected> = {};
     // One that fails keeps the others from nothing; the first failure is told at the end.
     const failures: unknown[] = [];
-    for (const one of await readCatalog(lake)) {
-      if (name !== undefined && (one.name !== name || one.db !== db)) continue;
+    const wanted =
+      name === undefined
+        ? (await readCatalog(lake)).filter((one) => db === undefined || one.db === db)
+        : [await findCollection(lake, db ?? 0, name)];
+    for (const one of wanted) {
       for (const { incarnation } of [one.live, ...one.fed]) {
         try {
           report[`${one.db}/${one.name}/${incarnation}`] = JSON.parse(
@@ -53,7 +57,7 @@ export async function run(args: Arguments): Promise<number> {
       }
     }
     let finished: Finished = { left: [], orphans: [] };
-    if (name === undefined && (orphans || !dryRun)) {
+    if (everything && (orphans || !dryRun)) {
       finished = JSON.parse(await lake.gc(null, JSON.stringify({ graceMs, dryRun, orphans }))) as Finished;
     }
     if (context.json) printJson({ collected: report, ...finished });

@@ -1,12 +1,13 @@
 /** ingest: the ingest service as a process of its own; partitions are shared with other ingest processes. */
 import { hostname } from "node:os";
-import { HttpServer, parseAddress } from "../../common/process/http.ts";
+import { HttpServer } from "../../common/process/http.ts";
+import { parseAddress } from "../../common/process/listen.ts";
 import { Shutdown } from "../../common/process/shutdown.ts";
 import { ingestMounts } from "../../ingest/http.ts";
 import { startIngest } from "../../ingest/main.ts";
 import type { Arguments } from "../args.ts";
 import { openContext, openLake, openLog } from "../context.ts";
-import { processRegistry, untilStopped, VERSION } from "../process.ts";
+import { processRegistry, readyLine, untilStopped } from "../process.ts";
 
 export async function run(args: Arguments): Promise<number> {
   const context = await openContext(args, "ingest");
@@ -23,12 +24,12 @@ export async function run(args: Arguments): Promise<number> {
     const ownsAll = loaded.config.log.kind === "local";
     const ingest = await startIngest(loaded.config, { lake, log, logger, registry, instance, ownsAll });
     shutdown.add("ingest", () => ingest.close());
-    const server = new HttpServer({ registry, logger });
+    const server = new HttpServer({ registry, logger, password: context.password });
     server.addReadyCheck("ingest", () => ingest.feeds.notReady());
     for (const { path, handler } of ingestMounts(lake, log, ingest)) server.mount(path, handler);
     const http = await server.start(parseAddress(loaded.config.ingest.http), loaded.given("ingest.http"));
     shutdown.add("http", () => server.close());
-    process.stdout.write(`ready http=${http.host}:${http.port} version=${VERSION}\n`);
+    process.stdout.write(readyLine(context, { http }));
   } catch (error) {
     await shutdown.run("start failed");
     throw error;

@@ -5,7 +5,7 @@ import { Shutdown } from "../../common/process/shutdown.ts";
 import { startQuery } from "../../query/main.ts";
 import type { Arguments } from "../args.ts";
 import { openContext, openLake, openLog } from "../context.ts";
-import { processRegistry, untilStopped, VERSION } from "../process.ts";
+import { processRegistry, readyLine, untilStopped, VERSION } from "../process.ts";
 
 export async function run(args: Arguments): Promise<number> {
   const context = await openContext(args, "query");
@@ -30,14 +30,11 @@ export async function run(args: Arguments): Promise<number> {
       registry,
       version: VERSION,
       given: loaded.given,
-      password: process.env.VEXLAKE_PASSWORD,
+      password: context.password,
       readyChecks: { tails: () => feeds.notReady() },
     });
     shutdown.add("query", () => query.close());
-    const { resp, http } = query;
-    process.stdout.write(
-      `ready resp=${resp.host}:${resp.port} http=${http.host}:${http.port} version=${VERSION}\n`,
-    );
+    process.stdout.write(readyLine(context, query));
   } catch (error) {
     await shutdown.run("start failed");
     throw error;

@@ -13,7 +13,7 @@ import {
 import { ConfigError } from "../../common/process/error.ts";
 import { EXIT } from "../../common/process/exit.ts";
 import { type Arguments, numbers, positional, text, whole } from "../args.ts";
-import { type Context, openContext, openLake, openLog } from "../context.ts";
+import { type Context, isServersWork, openContext, openLake, openLog } from "../context.ts";
 import { columns, print, printJson } from "../output.ts";
 import { serverCall } from "../server.ts";
 
@@ -34,7 +34,7 @@ async function start(context: Context): Promise<number> {
   if (where === undefined) throw new ConfigError("--from is missing: earliest, a time, or p:offset,…");
   const from = parseBeginning(where);
   const withoutEpochs = numbers(args, "without-epoch");
-  if (context.running?.log.kind === "local") {
+  if (isServersWork(context)) {
     const query = new URLSearchParams({ db: String(db), collection: name, from: where });
     for (const epoch of withoutEpochs) query.append("without-epoch", String(epoch));
     printJson(await serverCall(context, "POST", `/api/v1/replay?${query}`));

@@ -3,12 +3,12 @@
  * `[0.1, …]` is taken as a vector.
  */
 import { join } from "node:path";
-import { Redis } from "ioredis";
 import { EXIT } from "../../common/process/exit.ts";
 import { type Arguments, positional, whole } from "../args.ts";
-import { openContext, requireRunning } from "../context.ts";
+import { openContext } from "../context.ts";
 import { embedTexts } from "../embedder.ts";
 import { print, printJson } from "../output.ts";
+import { withRedis } from "../redis.ts";
 
 const COUNT = 5;
 /** Text of a passage shown on a terminal. */
@@ -18,41 +18,23 @@ export async function run(args: Arguments): Promise<number> {
   const name = positional(args, 0, "collection");
   const query = positional(args, 1, "text or [vector]");
   const context = await openContext(args, "cli");
-  const { resp } = requireRunning(context);
+  const db = whole(args, "db", 0, 15) ?? 0;
+  const count = String(whole(args, "count", 1, 10_000) ?? COUNT);
   const vector = query.trimStart().startsWith("[")
     ? valuesOf(query)
     : ["FP32", (await embedTexts(join(context.dataDir, "sample", "model.bin"), [query]))[0] as Buffer];
-  const [host, port] = resp.split(":") as [string, string];
-  const redis = new Redis({
-    host,
-    port: Number(port),
-    db: whole(args, "db", 0, 15) ?? 0,
-    maxRetriesPerRequest: 1,
-  });
-  try {
-    const count = String(whole(args, "count", 1, 10_000) ?? COUNT);
-    const reply = (await redis.call(
-      "VSIM",
-      name,
-      ...vector,
-      "COUNT",
-      count,
-      "WITHSCORES",
-      "WITHATTRIBS",
-    )) as unknown[];
-    // RESP3 nests score and attributes under the id, RESP2 lists all three.
-    const flat = reply.flat() as (string | null)[];
-    const hits = [];
-    for (let i = 0; i < flat.length; i += 3) {
-      const attrs = flat[i + 2] ? (JSON.parse(flat[i + 2] as string) as Record<string, unknown>) : null;
-      hits.push({ id: flat[i] as string, score: Number(flat[i + 1]), attrs });
-    }
-    if (context.json) printJson(hits);
-    else for (const hit of hits) printHit(hit);
-    return EXIT.ok;
-  } finally {
-    redis.disconnect();
+  const request = ["VSIM", name, ...vector, "COUNT", count, "WITHSCORES", "WITHATTRIBS"] as const;
+  const reply = await withRedis(context, { db }, async ([redis]) => await redis?.call(...request));
+  // RESP3 nests score and attributes under the id, RESP2 lists all three.
+  const flat = (reply as unknown[]).flat() as (string | null)[];
+  const hits = [];
+  for (let i = 0; i < flat.length; i += 3) {
+    const attrs = flat[i + 2] ? (JSON.parse(flat[i + 2] as string) as Record<string, unknown>) : null;
+    hits.push({ id: flat[i] as string, score: Number(flat[i + 1]), attrs });
   }
+  if (context.json) printJson(hits);
+  else for (const hit of hits) printHit(hit);
+  return EXIT.ok;
 }
 
 /** `[a, b]` as VSIM's VALUES n a b: the components stay text. */

@@ -4,7 +4,7 @@ import { ConfigError } from "../../common/process/error.ts";
 import { EXIT } from "../../common/process/exit.ts";
 import { acceptChanges, switchSource } from "../../common/source-changes.ts";
 import { type Arguments, positional, text, whole } from "../args.ts";
-import { type Context, openContext, openLake, openLog } from "../context.ts";
+import { type Context, isServersWork, openContext, openLake, openLog } from "../context.ts";
 import { columns, print, printJson } from "../output.ts";
 import { serverCall } from "../server.ts";
 
@@ -55,7 +55,7 @@ async function accept(context: Context): Promise<number> {
   const name = positional(args, 1, "collection");
   const db = whole(args, "db", 0, 15) ?? 0;
   const partition = whole(args, "partition", 0, 1_000_000);
-  if (context.running?.log.kind === "local") {
+  if (isServersWork(context)) {
     const only = partition === undefined ? "" : `&partition=${partition}`;
     printJson(
       await serverCall(

@@ -7,6 +7,8 @@
  */
 import { join } from "node:path";
 import { VexError } from "../../common/process/error.ts";
+import { ownIdentity } from "../../common/process/identity.ts";
+import { formatAddress, type ListenAddress } from "../../common/process/listen.ts";
 import { acquireLock } from "../../common/process/lock.ts";
 import { Shutdown } from "../../common/process/shutdown.ts";
 import { startCompactor } from "../../compactor/main.ts";
@@ -14,16 +16,9 @@ import { ingestMounts } from "../../ingest/http.ts";
 import { startIngest } from "../../ingest/main.ts";
 import { startQuery } from "../../query/main.ts";
 import type { Arguments } from "../args.ts";
-import {
-  announce,
-  type Context,
-  lakeStore,
-  openContext,
-  openLake,
-  openLog,
-  type Running,
-} from "../context.ts";
-import { processRegistry, untilStopped, VERSION } from "../process.ts";
+import { type Context, lakeStore, openContext, openLake, openLog } from "../context.ts";
+import { processRegistry, readyLine, untilStopped, VERSION } from "../process.ts";
+import { announce, type Running } from "../running.ts";
 
 export async function run(args: Arguments): Promise<number> {
   const context = await openContext(args, "up");
@@ -53,7 +48,7 @@ export async function run(args: Arguments): Promise<number> {
       registry,
       version: VERSION,
       given: loaded.given,
-      password: process.env.VEXLAKE_PASSWORD,
+      password: context.password,
       mounts: [
         { path: "/jobs", title: "jobs", handler: compactor.jobsHandler },
         ...ingestMounts(lake, log, ingest).map(({ path, handler }) => ({ path, title: "", handler })),
@@ -61,10 +56,9 @@ export async function run(args: Arguments): Promise<number> {
       readyChecks: { ingest: () => ingest.feeds.notReady(), compactor: compactor.readyCheck },
     });
     shutdown.add("query", () => query.close());
-    const running = describeRunning(context, query);
-    await announce(dataDir, running);
+    await announce(dataDir, describeRunning(context, query));
     shutdown.add("announcement", () => announce(dataDir, null));
-    process.stdout.write(`${readyLine(running)}\n`);
+    process.stdout.write(readyLine(context, query));
   } catch (error) {
     await shutdown.run("start failed");
     throw error;
@@ -82,13 +76,13 @@ function refuseForeignLog(foreign: ReadonlyMap<string, string>): void {
   );
 }
 
-function describeRunning(context: Context, query: { resp: Address; http: Address }): Running {
+function describeRunning(context: Context, query: { resp: ListenAddress; http: ListenAddress }): Running {
   const { config } = context.loaded;
   const store = lakeStore(context);
   return {
-    pid: process.pid,
-    resp: `${query.resp.host}:${query.resp.port}`,
-    http: `${query.http.host}:${query.http.port}`,
+    ...ownIdentity(),
+    resp: formatAddress(query.resp),
+    http: formatAddress(query.http),
     log: { kind: config.log.kind, ...(config.log.brokers ? { brokers: config.log.brokers } : {}) },
     store: {
       url: store.url,
@@ -97,15 +91,4 @@ function describeRunning(context: Context, query: { resp: Address; http: Address
     },
     ...(config.jobs.redis === undefined ? {} : { redis: config.jobs.redis }),
   };
-}
-
-interface Address {
-  host: string;
-  port: number;
-}
-
-function readyLine(running: Running): string {
-  const { log, store, resp, http } = running;
-  const logged = log.kind === "kafka" ? `kafka:${(log.brokers ?? []).join(",")}` : "local";
-  return `ready resp=${resp} http=${http} log=${logged} store=${store.url} version=${VERSION}`;
 }

@@ -8,14 +8,14 @@ import { findCollection, opened, readCatalog } from "../../common/catalog.ts";
 import { EXIT } from "../../common/process/exit.ts";
 import { type VerifyReport, verifyIncarnation } from "../../common/verify.ts";
 import { type Arguments, whole } from "../args.ts";
-import { type Context, openContext, openLake, openLog } from "../context.ts";
+import { type Context, isServersWork, openContext, openLake, openLog } from "../context.ts";
 import { print, printJson } from "../output.ts";
 import { serverCall } from "../server.ts";
 
 export async function run(args: Arguments): Promise<number> {
   const context = await openContext(args, "cli");
-  const db = whole(args, "db", 0, 15) ?? 0;
-  const reports = context.running?.log.kind === "local" ? await ask(context, db) : await recount(context, db);
+  const db = whole(args, "db", 0, 15);
+  const reports = isServersWork(context) ? await ask(context, db) : await recount(context, db);
   if (context.json) printJson(reports);
   else for (const [name, report] of Object.entries(reports)) print(describeReport(name, report));
   return Object.values(reports).every(({ ok }) => ok) ? EXIT.ok : EXIT.checkFailed;
@@ -23,19 +23,20 @@ export async function run(args: Arguments): Promise<number> {
 
 type Reports = Record<string, VerifyReport>;
 
-async function ask(context: Context, db: number): Promise<Reports> {
-  const names = context.args.positionals.map((name) => `&collection=${encodeURIComponent(name)}`).join("");
-  return (await serverCall(context, "POST", `/api/v1/verify?db=${db}${names}`)) as Reports;
+async function ask(context: Context, db: number | undefined): Promise<Reports> {
+  const query = new URLSearchParams(context.args.positionals.map((name) => ["collection", name]));
+  if (db !== undefined) query.set("db", String(db));
+  return (await serverCall(context, "POST", `/api/v1/verify?${query}`)) as Reports;
 }
 
-async function recount(context: Context, db: number): Promise<Reports> {
+async function recount(context: Context, db: number | undefined): Promise<Reports> {
   const [{ lake, close }, log] = await Promise.all([openLake(context, "cli"), openLog(context)]);
   try {
     const names = context.args.positionals;
     const collections =
       names.length === 0
-        ? await readCatalog(lake)
-        : await Promise.all(names.map((name) => findCollection(lake, db, name)));
+        ? (await readCatalog(lake)).filter((one) => db === undefined || one.db === db)
+        : await Promise.all(names.map((name) => findCollection(lake, db ?? 0, name)));
     const reports: Reports = {};
     for (const one of collections)
       reports[`${one.db}/${one.name}`] = await verifyIncarnation(lake, log, opened(one.live));

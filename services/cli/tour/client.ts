@@ -1,6 +1,8 @@
 /** The tour's connection to the lake: RESP by ioredis, HTTP by fetch. Follows a restart to new ports. */
 import { Redis } from "ioredis";
 import { z } from "zod";
+import { bearer } from "../../common/process/admission.ts";
+import { parseAddress } from "../../common/process/listen.ts";
 
 /** Waiting for something that the lake does by itself: flushes, merges, a restart. */
 export const WAIT_MS_MAX = 120_000;
@@ -25,19 +27,20 @@ export interface Hit {
 export class LakeClient {
   resp: string;
   http: string;
+  readonly #password: string | undefined;
   #redis: Redis | null = null;
 
-  constructor(at: { resp: string; http: string }) {
+  constructor(at: { resp: string; http: string; password: string | undefined }) {
     this.resp = at.resp;
     this.http = at.http;
+    this.#password = at.password;
   }
 
   get redis(): Redis {
     if (this.#redis === null) {
-      const [host, port] = this.resp.split(":") as [string, string];
       this.#redis = new Redis({
-        host,
-        port: Number(port),
+        ...parseAddress(this.resp),
+        ...(this.#password === undefined ? {} : { password: this.#password }),
         maxRetriesPerRequest: 2,
         retryStrategy: () => 200,
       });
@@ -69,18 +72,26 @@ export class LakeClient {
   }
 
   async collection(name: string): Promise<CollectionView | null> {
-    const response = await fetch(`http://${this.http}/api/v1/collections/${encodeURIComponent(name)}`);
+    const headers = this.#headers();
+    const response = await fetch(`http://${this.http}/api/v1/collections/${encodeURIComponent(name)}`, {
+      headers,
+    });
     if (response.status === 404) return null;
     return collectionView.parse(await checked(response));
   }
 
   async post(path: string, body?: unknown): Promise<Record<string, unknown>> {
-    const init: RequestInit = { method: "POST" };
+    const headers = this.#headers();
+    const init: RequestInit = { method: "POST", headers };
     if (body !== undefined) {
       init.body = JSON.stringify(body);
-      init.headers = { "content-type": "application/json" };
+      headers["content-type"] = "application/json";
     }
     return (await checked(await fetch(`http://${this.http}${path}`, init))) as Record<string, unknown>;
+  }
+
+  #headers(): Record<string, string> {
+    return this.#password === undefined ? {} : { authorization: bearer(this.#password) };
   }
 }
 

@@ -41,6 +41,7 @@ async function main(): Promise<number> {
   const client = new LakeClient({
     resp: values.resp ?? "127.0.0.1:6380",
     http: values.http ?? "127.0.0.1:8080",
+    password: process.env.VEXLAKE_PASSWORD || undefined,
   });
   const tour: TourContext = {
     client,

@@ -192,11 +192,12 @@ describe("feed", () => {
 
   it("should_tell_a_writer_the_verdict_on_its_write", async () => {
     core.script = ({ from }) => ({
+      bad: [{ offset: from + 1n, reason: "bad-dimension", message: "vector has 3 numbers, not 4" }],
       acks: [
         { write: "w1", offset: from, existed: true, accepted: true },
         {
           write: "w2",
-          offset: from,
+          offset: from + 1n,
           existed: false,
           accepted: false,
           message: "vector has 3 numbers, not 4",
@@ -208,10 +209,16 @@ describe("feed", () => {
     const verdicts = [feed.acknowledged("w1"), feed.acknowledged("w2")];
     const forgotten = feed.acknowledged("w3");
     feed.forget("w3");
-    await source.produce(TOPIC, keyed(0, "a"));
+    await source.produce(TOPIC, keyed(0, "a", "b"));
     expect(await Promise.all(verdicts)).toEqual([
       { offset: 0n, existed: true, accepted: true },
-      { offset: 0n, existed: false, accepted: false, message: "vector has 3 numbers, not 4" },
+      {
+        offset: 1n,
+        existed: false,
+        accepted: false,
+        reason: "bad-dimension",
+        message: "vector has 3 numbers, not 4",
+      },
     ]);
     expect(feed.acknowledged("w3")).not.toBe(forgotten);
   });

@@ -301,7 +301,11 @@ export class Feed {
     this.#count(result);
     budget.set(incarnation, result.memtableBytes);
     this.#advance(batch.partition, result.next);
-    for (const { write, ...verdict } of result.acks) this.#writes.settle(write, verdict);
+    const reasons = new Map(result.bad.map(({ offset, reason }) => [offset, reason]));
+    for (const { write, ...verdict } of result.acks) {
+      const reason = reasons.get(verdict.offset);
+      this.#writes.settle(write, reason === undefined ? verdict : { ...verdict, reason });
+    }
     onAppend?.(result);
     const refused = result.failedAt === undefined ? result.bad : result.bad.slice(0, -1);
     if (onBad && refused.length > 0) await onBad(badRecords(batch, refused));

@@ -64,6 +64,8 @@ export interface WriteVerdict {
   /** A live record of that key was there before. */
   existed: boolean;
   accepted: boolean;
+  /** Why not: the word of schemas/records.md, and for people. */
+  reason?: string;
   message?: string;
 }
 

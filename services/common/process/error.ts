@@ -25,7 +25,9 @@ export type ErrorCode =
   | "IN_USE"
   | "MISMATCH"
   | "UNREACHABLE"
-  | "REFUSED";
+  | "REFUSED"
+  | "UNAUTHENTICATED"
+  | "NOT_SUPPORTED";
 
 const EXIT_OF: Record<ErrorCode, ExitCode> = {
   INVALID: EXIT.usage,
@@ -41,7 +43,15 @@ const EXIT_OF: Record<ErrorCode, ExitCode> = {
   MISMATCH: EXIT.inUse,
   UNREACHABLE: EXIT.unreachable,
   REFUSED: EXIT.storeRefused,
+  // The password is configuration, like an address: VEXLAKE_PASSWORD.
+  UNAUTHENTICATED: EXIT.usage,
+  NOT_SUPPORTED: EXIT.usage,
 };
+
+/** Whether a word from outside (another process's answer) is one of the codes. */
+export function isErrorCode(word: unknown): word is ErrorCode {
+  return typeof word === "string" && Object.hasOwn(EXIT_OF, word);
+}
 
 const RETRIABLE: ReadonlySet<ErrorCode> = new Set(["CONFLICT", "UNAVAILABLE", "UNREACHABLE"]);
 

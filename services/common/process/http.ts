@@ -7,17 +7,16 @@
  * - Mounted handlers are plain `(request, response)` functions, so an express application fits as well.
  *   The longest matching prefix wins; a prefix ends at a path boundary.
  *
- * Ports: a taken port is IN_USE (exit 4) when it was given, else the next free one of PORTS_TRIED is
- * taken and the caller announces it (DESIGN §11).
+ * Invariant: nothing but the two probes, which an orchestrator asks without credentials, is answered before
+ * admission.ts let the request in. No handler checks that again.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
 import type { Registry } from "prom-client";
+import { CHALLENGE, refuseCrossSite, requirePassword } from "./admission.ts";
 import { VexError, vexErrorFrom } from "./error.ts";
+import { type ListenAddress, listenOn } from "./listen.ts";
 import type { Logger } from "./logger.ts";
 
-/** A default port and the 20 above it: three roles of several lakes on one machine. */
-export const PORTS_TRIED = 20;
 /** A readiness check that hangs is a failed check; kubelets wait 1 s by default, people longer. */
 export const READY_DEADLINE_MS = 900;
 /** A request must arrive whole within this; a slow sender holds a socket, nothing else. */
@@ -29,29 +28,25 @@ export type Handler = (request: IncomingMessage, response: ServerResponse) => un
 /** Resolves to null when ready, else to the reason. */
 export type ReadyCheck = () => Promise<string | null> | string | null;
 
-export interface ListenAddress {
-  host: string;
-  port: number;
-}
-
-/** "host:port" or "[v6]:port"; port 0 takes any free one. */
-export function parseAddress(text: string): ListenAddress {
-  const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([^:[\]\s]+)):(\d{1,5})$/.exec(text);
-  const port = Number(match?.[3]);
-  if (!match || port > 65_535) throw new VexError("CONFIG", `address "${text}" is not host:port`);
-  return { host: (match[1] ?? match[2]) as string, port };
+export interface HttpServerOptions {
+  registry: Registry;
+  logger: Logger;
+  /** undefined: everybody may ask. */
+  password?: string | undefined;
 }
 
 export class HttpServer {
   readonly #server: Server;
   readonly #registry: Registry;
   readonly #logger: Logger;
+  readonly #password: string | undefined;
   readonly #checks = new Map<string, ReadyCheck>();
   readonly #mounts: { prefix: string; handler: Handler }[] = [];
 
-  constructor(options: { registry: Registry; logger: Logger }) {
+  constructor(options: HttpServerOptions) {
     this.#registry = options.registry;
     this.#logger = options.logger;
+    this.#password = options.password;
     this.#server = createServer({ requestTimeout: REQUEST_TIMEOUT_MS }, (request, response) => {
       void this.#serve(request, response);
     });
@@ -73,21 +68,7 @@ export class HttpServer {
 
   /** Listens; `given` says that a person chose the port, so a taken one is an error. */
   async start(address: ListenAddress, given: boolean): Promise<ListenAddress> {
-    const last = given || address.port === 0 ? address.port : Math.min(65_535, address.port + PORTS_TRIED);
-    for (let port = address.port; ; port++) {
-      try {
-        await listen(this.#server, address.host, port);
-        return { host: address.host, port: (this.#server.address() as AddressInfo).port };
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== "EADDRINUSE") throw error;
-        if (port >= last) {
-          throw new VexError("IN_USE", `port ${port} on ${address.host} is taken; choose another`, {
-            cause: error,
-            fields: { host: address.host, port },
-          });
-        }
-      }
-    }
+    return await listenOn(this.#server, address, given);
   }
 
   async close(): Promise<void> {
@@ -99,9 +80,11 @@ export class HttpServer {
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     try {
-      const path = new URL(request.url ?? "/", "http://localhost").pathname;
+      const path = requestUrl(request).pathname;
       if (path === "/livez") return sendJson(response, 200, { live: true });
       if (path === "/readyz") return await this.#ready(response);
+      refuseCrossSite(request);
+      if (this.#password !== undefined) requirePassword(request, this.#password);
       if (path === "/metrics") return await this.#metrics(response);
       const mount = this.#mounts.find(({ prefix }) => under(path, prefix));
       if (!mount) return sendJson(response, 404, { code: "NOT_FOUND", message: `nothing at ${path}` });
@@ -132,6 +115,7 @@ export class HttpServer {
     const error = vexErrorFrom(thrown);
     if (error.code === "INTERNAL") this.#logger.error({ err: thrown }, "request failed");
     if (response.headersSent) return void response.destroy();
+    if (error.code === "UNAUTHENTICATED") response.setHeader("www-authenticate", CHALLENGE);
     sendJson(response, HTTP_STATUS[error.code] ?? 500, {
       code: error.code,
       message: error.message,
@@ -143,12 +127,22 @@ export class HttpServer {
 /** The HTTP column of the one error table; RESP's stands with the RESP server. */
 export const HTTP_STATUS: Partial<Record<VexError["code"], number>> = {
   INVALID: 400,
+  UNAUTHENTICATED: 401,
   NOT_FOUND: 404,
   CONFLICT: 409,
   FENCED: 403,
   UNAVAILABLE: 503,
   UNREACHABLE: 503,
+  NOT_SUPPORTED: 501,
 };
+
+/** Path and query of a request, as a URL of this server; INVALID when it has none (`OPTIONS *`). */
+export function requestUrl({ url = "/" }: IncomingMessage): URL {
+  // Not `new URL(url, base)`: there `//name` would be a host, and `//` throws.
+  const text = url.startsWith("/") ? `http://localhost${url}` : url;
+  if (!URL.canParse(text)) throw new VexError("INVALID", "the request names no path");
+  return new URL(text);
+}
 
 export function sendJson(response: ServerResponse, status: number, body: unknown): void {
   const text = JSON.stringify(body, (_, value) => (typeof value === "bigint" ? value.toString() : value));
@@ -188,15 +182,4 @@ async function runCheck(check: ReadyCheck): Promise<string | null> {
   } finally {
     clearTimeout(timer);
   }
-}
-
-function listen(server: Server, host: string, port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const refuse = (error: Error) => reject(error);
-    server.once("error", refuse);
-    server.listen(port, host, () => {
-      server.off("error", refuse);
-      resolve();
-    });
-  });
 }

@@ -1,8 +1,7 @@
 /**
  * A process lock: one process per directory.
  *
- * The file holds pid and start time of its owner. The start time tells a live owner from an unrelated
- * process that got the same pid after a reboot or a crash.
+ * The file holds who its owner is (identity.ts).
  * 1. Write our line to a file of our own, then hard-link it to the lock's name: exactly one wins.
  * 2. Lost: read the owner. It runs → IN_USE (exit 4), naming it.
  * 3. It is gone → move the stale file aside. If what was moved is not what was read, another process
@@ -12,12 +11,11 @@
  * in step 3 between move and put-back is bounded by two system calls; a third process that starts in
  * it is the accepted risk of a local, single-user directory.
  */
-import { execFileSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { readFileSync } from "node:fs";
 import { link, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { VexError } from "./error.ts";
+import { isRunning, ownIdentity } from "./identity.ts";
 
 /** Each try that fails has seen the owner change; five changes in a row are a crowd, not a race. */
 export const LOCK_TRIES_MAX = 5;
@@ -30,7 +28,8 @@ export interface ProcessLock {
 export async function acquireLock(path: string, what: string): Promise<ProcessLock> {
   await mkdir(dirname(path), { recursive: true });
   const own = `${path}.${randomUUID()}`;
-  const line = `${process.pid} ${startTimeOf(process.pid) ?? "unknown"} ${randomUUID()}\n`;
+  const { pid, started } = ownIdentity();
+  const line = `${pid} ${started} ${randomUUID()}\n`;
   await writeFile(own, line);
   try {
     for (let tries = 0; tries < LOCK_TRIES_MAX; tries++) {
@@ -58,15 +57,12 @@ async function tryLink(own: string, path: string): Promise<boolean> {
 async function removeIfStale(path: string, what: string): Promise<void> {
   const seen = await readOrNull(path);
   if (seen === null) return;
-  const [pidText, started] = seen.trim().split(" ");
+  const [pidText, started = ""] = seen.trim().split(" ");
   const pid = Number(pidText);
-  if (Number.isInteger(pid) && pid > 0) {
-    const running = startTimeOf(pid);
-    if (running !== null && (running === started || started === "unknown")) {
-      throw new VexError("IN_USE", `${what} is in use by process ${pid} (lock ${path})`, {
-        fields: { path, pid },
-      });
-    }
+  if (isRunning({ pid, started })) {
+    throw new VexError("IN_USE", `${what} is in use by process ${pid} (lock ${path})`, {
+      fields: { path, pid },
+    });
   }
   const aside = `${path}.stale.${randomUUID()}`;
   try {
@@ -89,36 +85,5 @@ async function readOrNull(path: string): Promise<string | null> {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
     throw error;
-  }
-}
-
-/** Start time of a process in the platform's own words, null when no such process runs. */
-export function startTimeOf(pid: number): string | null {
-  if (process.platform === "linux") {
-    try {
-      const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-      // The command name may hold spaces and parentheses; fields count from after its last one.
-      // Field 3 (state) is then index 0, so field 22 (start time in clock ticks) is index 19.
-      const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-      return fields[0] === "Z" ? null : (fields[19] ?? null);
-    } catch {
-      return null;
-    }
-  }
-  if (process.platform === "win32") return runs(pid) ? "unknown" : null;
-  try {
-    const shown = execFileSync("ps", ["-o", "lstart=", "-p", String(pid)], { encoding: "utf8" }).trim();
-    return shown === "" ? null : shown.replaceAll(" ", "_");
-  } catch {
-    return null;
-  }
-}
-
-function runs(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
   }
 }

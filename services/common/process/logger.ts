@@ -7,7 +7,8 @@
 import pino from "pino";
 
 export type Logger = pino.Logger;
-export type LogLevel = "fatal" | "error" | "warn" | "info" | "debug" | "trace" | "silent";
+export const LEVELS = ["fatal", "error", "warn", "info", "debug", "trace", "silent"] as const;
+export type LogLevel = (typeof LEVELS)[number];
 
 export interface LoggerOptions {
   level?: LogLevel;

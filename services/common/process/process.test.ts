@@ -1,18 +1,21 @@
 import { spawn } from "node:child_process";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:http";
+import { createServer, request } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Counter } from "prom-client";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { bearer } from "./admission.ts";
 import { VexError, vexErrorFrom } from "./error.ts";
 import { EXIT } from "./exit.ts";
-import { HttpServer, parseAddress, readBody, sendJson } from "./http.ts";
-import { acquireLock, startTimeOf } from "./lock.ts";
-import { createLogger, silentLogger } from "./logger.ts";
+import { HttpServer, readBody, sendJson } from "./http.ts";
+import { isRunning, ownIdentity, startTimeOf } from "./identity.ts";
+import { formatAddress, parseAddress } from "./listen.ts";
+import { acquireLock } from "./lock.ts";
+import { createLogger, type Logger, silentLogger } from "./logger.ts";
 import { createRegistry, exposeSnapshot } from "./metrics.ts";
-import { Shutdown } from "./shutdown.ts";
+import { SAME_STOP_MS, Shutdown } from "./shutdown.ts";
 
 describe("errors", () => {
   it("should_carry_code_exit_and_retriability", () => {
@@ -48,6 +51,32 @@ describe("shutdown", () => {
       EXIT.internal,
     ]);
     expect(order).toEqual(["last", "broken", "first"]);
+  });
+
+  it("should_take_copies_of_one_signal_for_one_and_a_later_one_for_a_second", async () => {
+    let now = 0;
+    const shutdown = new Shutdown(silentLogger(), { clock: () => now });
+    const { promise, resolve } = Promise.withResolvers<void>();
+    shutdown.add("slow", () => promise);
+    const codes: number[] = [];
+    const handlers = new Map<string | symbol, (signal: NodeJS.Signals) => void>();
+    const on = vi.spyOn(process, "on").mockImplementation((name, handler) => {
+      handlers.set(name, handler as (signal: NodeJS.Signals) => void);
+      return process;
+    });
+    shutdown.onSignals((code) => codes.push(code));
+    on.mockRestore();
+    const interrupt = handlers.get("SIGINT") as (signal: NodeJS.Signals) => void;
+    interrupt("SIGINT");
+    now += SAME_STOP_MS - 1;
+    interrupt("SIGINT");
+    expect(codes).toEqual([]);
+    now += 1;
+    interrupt("SIGINT");
+    expect(codes).toEqual([130]);
+    resolve();
+    await shutdown.run("end");
+    expect(codes).toEqual([130, EXIT.ok]);
   });
 
   it("should_not_wait_for_a_part_beyond_its_deadline", async () => {
@@ -152,10 +181,92 @@ describe("http server", () => {
     }
   });
 
+  it("should_call_a_port_or_address_that_cannot_be_had_a_configuration_error", async () => {
+    const other = new HttpServer({ registry: createRegistry("query"), logger: silentLogger() });
+    // TEST-NET-1: no machine has it.
+    const failure = other.start({ host: "192.0.2.1", port: 8080 }, true);
+    await expect(failure).rejects.toMatchObject({ code: "CONFIG", exitCode: EXIT.usage });
+    await expect(failure).rejects.toThrow("cannot listen on 192.0.2.1:8080");
+  });
+
+  it("should_refuse_what_a_page_of_another_site_sends_for_every_mount", async () => {
+    server.mount("/", (_, response) => sendJson(response, 200, {}));
+    server.mount("/deep/er", (_, response) => sendJson(response, 200, {}));
+    const status = async (method: string, headers: Record<string, string>) =>
+      (await fetch(`${base}/deep/er`, { method, headers })).status;
+    const foreign = [{ origin: "http://evil.example" }, { origin: "null" }];
+    const sites = ["cross-site", "same-site"].map((site) => ({ "sec-fetch-site": site }));
+    for (const headers of [...foreign, ...sites] as Record<string, string>[]) {
+      expect(await status("POST", headers), JSON.stringify(headers)).toBe(403);
+      expect(await status("DELETE", headers)).toBe(403);
+      expect(await status("GET", headers)).toBe(200);
+    }
+    expect(await status("POST", { origin: base, "sec-fetch-site": "same-origin" })).toBe(200);
+    expect(await status("POST", {})).toBe(200);
+  });
+
+  it("should_answer_only_the_probes_without_the_password", async () => {
+    const closed = new HttpServer({
+      registry: createRegistry("query"),
+      logger: silentLogger(),
+      password: "sécret:1",
+    });
+    closed.mount("/", (_, response) => sendJson(response, 200, {}));
+    closed.mount("/api/v1/flush", (_, response) => sendJson(response, 200, {}));
+    const at = `http://127.0.0.1:${(await closed.start({ host: "127.0.0.1", port: 0 }, true)).port}`;
+    const statuses = async (authorization?: string): Promise<number[]> => {
+      const headers = authorization === undefined ? {} : { authorization };
+      const paths = ["/livez", "/readyz", "/metrics", "/", "/api/v1/flush", "/nowhere"];
+      return await Promise.all(paths.map(async (path) => (await fetch(at + path, { headers })).status));
+    };
+    const basic = (pair: string) => `Basic ${Buffer.from(pair).toString("base64")}`;
+    try {
+      for (const wrong of [undefined, "Bearer secret", "Bearer ", basic("me:secret")])
+        expect(await statuses(wrong), wrong).toEqual([200, 200, 401, 401, 401, 401]);
+      for (const right of [bearer("sécret:1"), basic("me:sécret:1"), basic(":sécret:1")])
+        expect(await statuses(right), right).toEqual([200, 200, 200, 200, 200, 200]);
+      const refused = await fetch(at);
+      expect(refused.headers.get("www-authenticate")).toContain("Basic");
+      expect(await refused.json()).toMatchObject({ code: "UNAUTHENTICATED" });
+    } finally {
+      await closed.close();
+    }
+  });
+
+  it("should_answer_every_path_without_calling_it_an_error_of_its_own", async () => {
+    const errors: unknown[] = [];
+    const logger = { error: (...args: unknown[]) => errors.push(args) } as unknown as Logger;
+    const quiet = new HttpServer({ registry: createRegistry("query"), logger });
+    const { port } = await quiet.start({ host: "127.0.0.1", port: 0 }, true);
+    const statusOf = (target: string): Promise<number> =>
+      new Promise((resolve, reject) => {
+        const options = { port, path: target, agent: false };
+        request(options, (response) => resolve(response.resume().statusCode ?? 0))
+          .on("error", reject)
+          .end();
+      });
+    try {
+      expect(await Promise.all(["//", "//x//", "/%", "*"].map(statusOf))).toEqual([404, 404, 404, 400]);
+      expect(errors).toEqual([]);
+    } finally {
+      await quiet.close();
+    }
+  });
+
   it("should_parse_addresses_and_refuse_others", () => {
     expect(parseAddress("[::1]:80")).toEqual({ host: "::1", port: 80 });
+    for (const text of ["[::1]:80", "127.0.0.1:0", "name:9"])
+      expect(formatAddress(parseAddress(text))).toBe(text);
     for (const bad of ["80", "host", "host:99999", "a b:1"])
       expect(() => parseAddress(bad)).toThrow(/host:port/);
+  });
+});
+
+describe("identity of a process", () => {
+  it("should_tell_a_process_from_another_one_that_has_its_pid", () => {
+    expect(isRunning(ownIdentity())).toBe(true);
+    expect(isRunning({ pid: process.pid, started: "1" })).toBe(false);
+    expect(isRunning({ pid: Number.NaN, started: "1" })).toBe(false);
   });
 });
 

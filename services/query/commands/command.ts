@@ -8,7 +8,7 @@
  * - search: neighbours become one call into the engine
  * - write: planned one after the other, checked in one call, put into the log in order, acknowledged together
  */
-import type { Collections } from "../collections.ts";
+import type { Collections, NewCollection } from "../collections.ts";
 import type { CollectionView, QueryCore, SearchReply, SearchRequest, VectorArgument } from "../core.ts";
 import type { QueryMetrics } from "../metrics.ts";
 import type { Encoder } from "../resp/encoder.ts";
@@ -58,11 +58,16 @@ export interface WritePlan {
   reply(ack: WriteAck): Reply;
 }
 
+/** As a command plans it: the collection may not be there yet. It is made when the vector has been accepted. */
+export interface FirstWritePlan extends Omit<WritePlan, "collection"> {
+  collection: CollectionView | NewCollection;
+}
+
 export type Command =
   | { kind: "plain"; run(call: Call): Reply | Promise<Reply> }
   | { kind: "read"; run(call: Call): Reply | Promise<Reply> }
   | { kind: "search"; plan(call: Call): Reply | SearchPlan | Promise<Reply | SearchPlan> }
-  | { kind: "write"; plan(call: Call): Reply | WritePlan | Promise<Reply | WritePlan> };
+  | { kind: "write"; plan(call: Call): Reply | FirstWritePlan | Promise<Reply | FirstWritePlan> };
 
 export const replyOk: Reply = (out) => out.ok();
 export const replyNil: Reply = (out) => out.nil();

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { CollectionView } from "../core.ts";
 import { failure } from "../testing/fake-core.ts";
 import { type Harness, startHarness, type TestClient, type Value } from "../testing/harness.ts";
 import { implementations } from "./registry.ts";
@@ -104,6 +105,12 @@ describe("connection commands", () => {
         .trim()
         .split("\n"),
     ).toHaveLength(1);
+    expect(await client.call("CLIENT", "LIST", "ID", 999)).toBe("");
+    expect(await client.call("CLIENT", "LIST", "ID", 999, String(id))).toMatch(new RegExp(`^id=${id} `));
+    expect(await client.call("CLIENT", "LIST", "TYPE", "normal")).toMatch(new RegExp(`^id=${id} `));
+    expect(await client.call("CLIENT", "LIST", "TYPE", "pubsub")).toBe("");
+    expect(message(await client.call("CLIENT", "LIST", "ID", "x"))).toBe("ERR Invalid client ID");
+    expect(message(await client.call("CLIENT", "LIST", "FOO", "x"))).toBe("ERR syntax error");
     expect(await client.call("CLIENT", "NO-EVICT", "ON")).toBe("OK");
     expect(message(await client.call("CLIENT", "SETNAME", "a b"))).toContain("cannot contain spaces");
     expect(message(await client.call("CLIENT", "NOPE"))).toContain("unknown subcommand 'NOPE'");
@@ -126,6 +133,8 @@ describe("server commands", () => {
     expect(await client.call("CONFIG", "GET", "app*")).toEqual(["appendonly", "yes"]);
     expect(message(await client.call("CONFIG", "SET", "save", ""))).toContain("CONFIG SET is refused");
     expect(await client.call("COMMAND", "COUNT")).toBe(commandTable.length);
+    expect(message(await client.call("COMMAND", "COUNT", "zz"))).toContain("wrong number of arguments");
+    expect(message(await client.call("COMMAND", "LIST", "FILTERBY", "MODULE", "x"))).toContain("no filters");
     const [known, unknown] = (await client.call("COMMAND", "INFO", "vadd", "nope")) as Value[];
     expect(known).toEqual(["vadd", -5, ["write", "denyoom"], 1, 1, 1, ["@vector_set"], [], [], []]);
     expect(unknown).toBeNull();
@@ -214,6 +223,15 @@ describe("VADD and its readers", () => {
     const facts = (await client.call("VINFO", "docs")) as Map<string, Value>;
     expect(facts.get("vector-dim")).toBe(2);
     expect(facts.get("size")).toBe(1);
+    expect(facts.get("quant-type")).toBe("f32");
+    expect(facts.get("incarnation")).toBe(harness.collections.known(0, "docs")?.incarnation);
+    const uid = facts.get("vset-uid");
+    expect(Number.isSafeInteger(uid), String(uid)).toBe(true);
+    await client.call("VADD", "other", "VALUES", 2, 1, 2, "a");
+    const others = (await client.call("VINFO", "other")) as Map<string, Value>;
+    expect(others.get("vset-uid")).not.toBe(uid);
+    client.send("CLIENT INFO\r\n");
+    expect(await client.read()).toMatch(/^txt:id=/);
     expect(await client.call("VINFO", "nope")).toBeNull();
   });
 
@@ -230,6 +248,37 @@ describe("VADD and its readers", () => {
       "attributes are an array",
     );
     expect(message(await client.call("VSETATTR", "docs", "east", "{"))).toContain("attributes are not JSON");
+  });
+
+  it("should keep the attributes of an element that VADD gives a new vector, as Redis does", async () => {
+    await fill();
+    const side = async () => await client.call("VGETATTR", "docs", "east");
+    expect(await client.call("VADD", "docs", "VALUES", 2, 0, 1, "east")).toBe(0);
+    expect([await side(), await client.call("VEMB", "docs", "east")]).toEqual(['{"side":"e"}', ["0", "1"]]);
+    expect(await client.call("VADD", "docs", "FP32", f32(1, 0), "east", "SETATTR", '{"n":1}')).toBe(0);
+    expect(await side()).toBe('{"n":1}');
+    expect(await client.call("VADD", "docs", "FP32", f32(1, 0), "east", "SETATTR", "")).toBe(0);
+    expect(await side()).toBeNull();
+  });
+
+  it("should leave nothing behind when it refuses the first vector of a collection", async () => {
+    const wrong = [
+      ["VADD", "junk", "VALUES", 2, "1e999", 1, "x"],
+      ["VADD", "junk", "FP32", f32(Number.NaN, 1), "x"],
+    ];
+    for (const command of wrong) expect(message(await client.call(...command))).toContain("not finite");
+    expect(await client.call("TYPE", "junk")).toBe("none");
+    expect(message(await client.call("VSET", "a", "[1e999, 1]"))).toContain("not finite");
+    expect(await client.call("TYPE", "default")).toBe("none");
+    const replies = await client.pipeline([
+      ...wrong,
+      ["VADD", "junk", "VALUES", 3, 1, 0, 0, "x"],
+      ["VADD", "junk", "VALUES", 2, 1, 0, "y"],
+      ["VREM", "junk", "x"],
+    ]);
+    expect(replies.slice(2, 3)).toEqual([1]);
+    expect(message(replies[3] as Value)).toContain("got 2 but set has 3");
+    expect(replies[4]).toBe(1);
   });
 
   it("should see a VADD of the same pipeline in VSETATTR", async () => {
@@ -337,6 +386,16 @@ describe("VSIM", () => {
     expect(await client.call("VSIM", "nope@3", "ELE", "east")).toEqual([]);
   });
 
+  it("should not make a collection whose name reads a version of another one", async () => {
+    await fill();
+    expect(message(await client.call("VADD", "docs@tagged", "VALUES", 2, 1, 0, "a"))).toContain(
+      "docs@tagged names a version of collection docs",
+    );
+    await client.call("VSIM", "docs@tagged", "ELE", "east");
+    expect(harness.core.requests.at(-1)).toMatchObject({ scope: "at", version: 5n });
+    expect(await client.call("VADD", "me@example.org", "VALUES", 2, 1, 0, "a")).toBe(1);
+  });
+
   it("should refuse bad options with Redis's texts", async () => {
     await fill();
     const sim = ["VSIM", "docs", "ELE", "east"];
@@ -374,9 +433,10 @@ describe("LAKE commands", () => {
   it("should carry visibility in a token", async () => {
     await fill();
     const token = String(await client.call("LAKE.TOKEN", "docs"));
-    expect(token).toBe("inc1:0=3");
+    const { incarnation } = harness.collections.known(0, "docs") as CollectionView;
+    expect(token).toBe(`${incarnation}:0=3`);
     expect(await client.call("LAKE.WAIT", "docs", token, 10)).toBe(1);
-    expect(await client.call("LAKE.WAIT", "docs", "inc1:0=4", 10)).toBe(0);
+    expect(await client.call("LAKE.WAIT", "docs", `${incarnation}:0=4`, 10)).toBe(0);
     expect(message(await client.call("LAKE.WAIT", "docs", "other:0=4", 10))).toContain(
       "token is of incarnation other",
     );

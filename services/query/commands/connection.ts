@@ -2,7 +2,7 @@
  * Commands about the connection itself. They work before the lake is open, some before a client has
  * authenticated.
  */
-import { timingSafeEqual } from "node:crypto";
+import { samePassword } from "../../common/process/admission.ts";
 import { DATABASES } from "../collections.ts";
 import { ReplyError, wrongArity } from "../errors.ts";
 import type { Session } from "../resp/session.ts";
@@ -11,9 +11,11 @@ import { replyBulk, replyBulks, replyInteger, replyNil, replyOk } from "./comman
 
 /** Printable, without blanks: what Redis takes for names that CLIENT LIST shows. */
 const NAME = /^[!-~]*$/;
+/** What CLIENT LIST TYPE takes. */
+const CLIENT_TYPES = ["NORMAL", "MASTER", "REPLICA", "SLAVE", "PUBSUB"];
 const CLIENT_HELP = [
   "CLIENT <subcommand> [<arg> [value] ...]. Subcommands are:",
-  "GETNAME | SETNAME <name> | SETINFO LIB-NAME|LIB-VER <value> | ID | INFO | LIST",
+  "GETNAME | SETNAME <name> | SETINFO LIB-NAME|LIB-VER <value> | ID | INFO | LIST [TYPE NORMAL | ID <id> ...]",
   "NO-EVICT (ON|OFF) | NO-TOUCH (ON|OFF)",
 ];
 
@@ -117,16 +119,11 @@ function auth(call: Call): Reply {
 
 /** As a Redis with only its default user: without a password of its own it takes any. */
 function authenticate({ session, context }: Call, user: string, password: Buffer): void {
-  const right = context.password === undefined || equals(Buffer.from(context.password), password);
+  const right = context.password === undefined || samePassword(context.password, password);
   if (user !== "default" || !right) {
     throw new ReplyError("WRONGPASS", "invalid username-password pair or user is disabled.");
   }
   session.authenticated = true;
-}
-
-/** Compares in a time that does not tell how much of the password was right. */
-function equals(expected: Buffer, given: Buffer): boolean {
-  return given.length === expected.length && timingSafeEqual(expected, given);
 }
 
 function select({ args, session }: Call): Reply {
@@ -153,14 +150,10 @@ function client({ args, session, context }: Call): Reply {
       return exactly(args.count, 4, sub, () => setInfo(session, args.word(2), args.text(2), args.text(3)));
     case "INFO":
       return exactly(args.count, 2, sub, () => {
-        return replyBulk(`${describeSession(session, context.clock())}\n`);
+        return replyText(describeSessions([session], context.clock()));
       });
-    case "LIST": {
-      const now = context.clock();
-      return replyBulk(
-        [...context.sessions.values()].map((other) => `${describeSession(other, now)}\n`).join(""),
-      );
-    }
+    case "LIST":
+      return replyText(describeSessions(listed(args, context.sessions), context.clock()));
     case "NO-EVICT":
       return exactly(args.count, 3, sub, () => {
         session.noEvict = onOff(args.word(2));
@@ -176,6 +169,36 @@ function client({ args, session, context }: Call): Reply {
     default:
       throw new ReplyError("ERR", `unknown subcommand '${args.text(1)}'. Try CLIENT HELP.`);
   }
+}
+
+/** The sessions that CLIENT LIST is asked for. */
+function listed(args: Call["args"], sessions: ReadonlyMap<number, Session>): Session[] {
+  const all = [...sessions.values()];
+  if (args.count === 2) return all;
+  const filter = args.word(2);
+  if (filter === "TYPE" && args.count === 4) {
+    const type = args.word(3);
+    if (!CLIENT_TYPES.includes(type)) throw new ReplyError("ERR", `Unknown client type '${args.text(3)}'`);
+    // There are no replicas and no subscribers here.
+    return type === "NORMAL" ? all : [];
+  }
+  if (filter !== "ID" || args.count < 4) throw new ReplyError("ERR", "syntax error");
+  const ids = new Set<number>();
+  for (let i = 3; i < args.count; i += 1) {
+    const id = args.integer(i);
+    if (id === undefined || id < 1) throw new ReplyError("ERR", "Invalid client ID");
+    ids.add(id);
+  }
+  return all.filter(({ id }) => ids.has(id));
+}
+
+/** As Redis: plain text where the protocol can say so. */
+function replyText(text: string): Reply {
+  return (out) => out.verbatim(text);
+}
+
+function describeSessions(sessions: readonly Session[], now: number): string {
+  return sessions.map((session) => `${describeSession(session, now)}\n`).join("");
 }
 
 function exactly(count: number, expected: number, sub: string, run: () => Reply): Reply {

@@ -3,18 +3,36 @@
  *
  * - plain: one command. If it answers at once, so does this: PING never waits for a turn of the event loop.
  * - read: all at once.
- * - search: every plan is made, then one call into the engine answers them all.
- * - write: plans are made one after the other (the first may create the collection that the next needs), the
- *   engine checks all vectors in one call, the records enter the log in order, the acknowledgements are
- *   awaited together.
+ * - search: plans are made until they ask for RESULTS_MAX together, then one call into the engine answers them;
+ *   the commands after them get no outcome yet.
+ * - write: plans are made one after the other; the first that needs a collection which is not there makes it,
+ *   once the engine has accepted its vector. The engine checks all other vectors in one call, the records enter
+ *   the log in order, the acknowledgements are awaited together.
  *
  * A command that fails gets its own error; its neighbours are answered all the same. Nothing here throws.
  */
 import { checkRequest, type SearchReply, type SearchRequest } from "../core.ts";
 import { asReplyError, fromFailure, ReplyError } from "../errors.ts";
-import type { Call, Command, CommandContext, Reply, SearchPlan, WritePlan } from "./command.ts";
+import type {
+  Call,
+  Command,
+  CommandContext,
+  FirstWritePlan,
+  Reply,
+  SearchPlan,
+  WritePlan,
+} from "./command.ts";
+import { checkDimensions } from "./vector-argument.ts";
 
 export type Outcome = Reply | ReplyError;
+
+/** Results that one call into the engine may ask for: as many as the largest search alone (COUNT_MAX). */
+export const RESULTS_MAX = 10_000;
+/**
+ * Ids and attributes of one answer. 10,000 results with all their 1 KiB and 64 KiB would be 635 MiB; at 12 KiB
+ * each they fit. Beyond it a client is told to ask for fewer, as the answer is held whole until it is written.
+ */
+export const ANSWER_BYTES_MAX = 128 * 1024 * 1024;
 
 export interface Prepared {
   /** as the command table writes it, or "unknown" */
@@ -23,6 +41,7 @@ export interface Prepared {
   call: Call;
 }
 
+/** Outcomes of the first commands of the group, one at least; the others are asked for again. */
 export function execute(group: Prepared[]): Outcome[] | Promise<Outcome[]> {
   const first = group[0] as Prepared;
   switch (first.command.kind) {
@@ -67,7 +86,14 @@ function run({ command, call }: Prepared): Outcome | Promise<Outcome> {
 }
 
 async function search(group: Prepared[], context: CommandContext): Promise<Outcome[]> {
-  const plans = await Promise.all(group.map((prepared) => plan<SearchPlan>(prepared)));
+  const plans: (Outcome | SearchPlan)[] = [];
+  let results = 0;
+  for (const prepared of group) {
+    const found = await plan<SearchPlan>(prepared);
+    if (isPlan(found)) results += found.request.k;
+    if (results > RESULTS_MAX && plans.length > 0) break;
+    plans.push(found);
+  }
   const searches = plans.filter(isPlan);
   let answers: SearchReply[] | ReplyError = [];
   try {
@@ -90,15 +116,27 @@ function answer(found: SearchPlan, reply: SearchReply | undefined): Outcome {
     return missing ? new ReplyError("ERR", "element not found in set", 404) : fromFailure(reply.error);
   }
   try {
+    checkAnswer(reply);
     return found.reply(reply);
   } catch (error) {
     return asReplyError(error);
   }
 }
 
+/** Throws for an answer that is too large to be held and written. */
+export function checkAnswer({ ids, attrs }: SearchReply): void {
+  const bytes = ids.length + (attrs?.length ?? 0);
+  if (bytes <= ANSWER_BYTES_MAX) return;
+  const message = `the answer has ${bytes} bytes, at most ${ANSWER_BYTES_MAX} are possible: ask for fewer`;
+  throw new ReplyError("ERR", message);
+}
+
 async function write(group: Prepared[], context: CommandContext): Promise<Outcome[]> {
   const plans: (Outcome | WritePlan)[] = [];
-  for (const prepared of group) plans.push(await plan<WritePlan>(prepared));
+  for (const prepared of group) {
+    const found = await plan<FirstWritePlan>(prepared);
+    plans.push(isPlan(found) ? await settleCollection(context, found) : found);
+  }
   const writes = plans.filter(isPlan);
   const failures = await checkVectors(context, writes);
   let next = 0;
@@ -114,6 +152,29 @@ async function write(group: Prepared[], context: CommandContext): Promise<Outcom
       );
     }),
   );
+}
+
+/**
+ * Makes the collection of a first write, if its vector is right: a refused one must leave nothing behind, least
+ * of all a collection of the wrong dimension.
+ */
+async function settleCollection(
+  context: CommandContext,
+  { collection, check, ...rest }: FirstWritePlan,
+): Promise<WritePlan | ReplyError> {
+  if ("incarnation" in collection) {
+    return { ...rest, collection, ...(check === undefined ? {} : { check }) };
+  }
+  try {
+    const failure = check && (await context.core.search([checkRequest("", check)]))[0]?.error;
+    if (failure !== undefined) return fromFailure(failure);
+    const made = await context.collections.findOrCreate(collection);
+    // Somebody else may have been faster, with another dimension.
+    checkDimensions(collection.dim, made.dim);
+    return { ...rest, collection: made };
+  } catch (error) {
+    return asReplyError(error);
+  }
 }
 
 /** For each plan the reason why its vector is refused, or undefined: asked of the engine in one call. */
@@ -140,7 +201,7 @@ async function checkVectors(
   }
 }
 
-async function plan<Plan extends SearchPlan | WritePlan>({
+async function plan<Plan extends SearchPlan | FirstWritePlan>({
   command,
   call,
 }: Prepared): Promise<Outcome | Plan> {
@@ -152,6 +213,6 @@ async function plan<Plan extends SearchPlan | WritePlan>({
   }
 }
 
-function isPlan<Plan extends SearchPlan | WritePlan>(found: Outcome | Plan): found is Plan {
+function isPlan<Plan extends SearchPlan | FirstWritePlan>(found: Outcome | Plan): found is Plan {
   return typeof found === "object" && !(found instanceof ReplyError);
 }

@@ -5,11 +5,11 @@
 import { slice } from "../core.ts";
 import { ReplyError } from "../errors.ts";
 import { countNumbers, recordFromText } from "../vector-text.ts";
-import type { Call, Command, Reply, SearchPlan, WritePlan } from "./command.ts";
+import type { Call, Command, FirstWritePlan, Reply, SearchPlan, WritePlan } from "./command.ts";
 import { replyBulk, replyEmptyArray, replyInteger, replyNil, replyOk } from "./command.ts";
 import { checkId, findCollection } from "./key.ts";
 import { checkDimensions } from "./vector-argument.ts";
-import { MADE_BY_VADD, requireAccepted } from "./vector-write.ts";
+import { requireAccepted, targetOf } from "./vector-write.ts";
 import { readCount, replyIds } from "./vsim.ts";
 
 export const SEED_COLLECTION = "default";
@@ -23,18 +23,12 @@ export const seedCommands: Record<string, Command> = {
   clear: { kind: "plain", run: clear },
 };
 
-async function vset({ args, session, context }: Call): Promise<WritePlan> {
+async function vset(call: Call): Promise<FirstWritePlan> {
+  const { args } = call;
   const id = checkId(args.bytes(1));
   const { text, dim } = readText(args.bytes(2));
-  const collection = await context.collections.findOrCreate({
-    db: session.db,
-    name: SEED_COLLECTION,
-    dim,
-    ...MADE_BY_VADD,
-  });
-  checkDimensions(dim, collection.dim);
   return {
-    collection,
+    collection: await targetOf(call, SEED_COLLECTION, dim),
     change: { id, op: "upsert", format: "json", value: recordFromText(text) },
     check: { kind: "text", bytes: text },
     reply: (ack) => {

@@ -74,8 +74,10 @@ function command({ args }: Call): Reply {
   const names = Array.from({ length: args.count - 2 }, (_, i) => args.text(i + 2).toLowerCase());
   switch (sub) {
     case "COUNT":
+      if (names.length > 0) throw wrongArity("command|count");
       return replyInteger(commandTable.length);
     case "LIST":
+      if (names.length > 0) throw new ReplyError("ERR", "COMMAND LIST has no filters here");
       return replyBulks(commandTable.map((row) => row.name));
     case "INFO":
       return (out) =>

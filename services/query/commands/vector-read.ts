@@ -13,6 +13,8 @@ import { findTarget, scopeOf, type Target } from "./key.ts";
 
 const BLANK = 0x20;
 const COMMA = 0x2c;
+/** The digits of a ULID. */
+const CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 export const vectorReadCommands: Record<string, Command> = {
   vcard: { kind: "read", run: vcard },
@@ -90,14 +92,16 @@ async function vinfo(call: Call): Promise<Reply> {
   refuseVersion(target, "VINFO");
   const view = await counted(call, target.view);
   const fields: [name: string, value: string | number][] = [
+    // attributes-count of Redis is left out: attributes are not counted, and a wrong number would be believed.
     ["quant-type", "f32"],
     ["hnsw-m", 0],
     ["vector-dim", view.dim],
     ["projection-input-dim", 0],
     ["size", view.records],
     ["max-level", 0],
-    ["vset-uid", view.incarnation],
+    ["vset-uid", uidOf(view.incarnation)],
     ["hnsw-max-node-uid", 0],
+    ["incarnation", view.incarnation],
     ["metric", view.metric],
     ["version", view.version],
     ["partitions", view.partitions],
@@ -108,9 +112,20 @@ async function vinfo(call: Call): Promise<Reply> {
     for (const [name, value] of fields) {
       out.simple(name);
       if (typeof value === "number") out.integer(value);
+      else if (name === "quant-type") out.simple(value);
       else out.bulk(value);
     }
   };
+}
+
+/**
+ * A whole number that differs between incarnations, as Redis's differs between sets: the 48 bits of time of
+ * the ULID (10 characters) and 5 of its random ones, which together a double holds exactly.
+ */
+function uidOf(ulid: string): number {
+  let uid = 0;
+  for (const character of ulid.slice(0, 11)) uid = uid * 32 + CROCKFORD.indexOf(character);
+  return uid;
 }
 
 async function vgetattr(call: Call): Promise<Reply> {

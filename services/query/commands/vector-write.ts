@@ -10,7 +10,7 @@ import { ReplyError, wrongArity } from "../errors.ts";
 import { recordFromValues } from "../vector-text.ts";
 import type { Change, WriteAck } from "../writer.ts";
 import type { Arguments } from "./arguments.ts";
-import type { Call, Command, Reply, WritePlan } from "./command.ts";
+import type { Call, Command, FirstWritePlan, Reply, WritePlan } from "./command.ts";
 import { replyFalse } from "./command.ts";
 import { performWrite } from "./execute.ts";
 import { checkId, checkName, findCollection } from "./key.ts";
@@ -28,22 +28,28 @@ export const vectorWriteCommands: Record<string, Command> = {
   vsetattr: { kind: "plain", run: vsetattr },
 };
 
-async function vadd(call: Call): Promise<WritePlan> {
-  const { args, session, context } = call;
+async function vadd(call: Call): Promise<FirstWritePlan> {
+  const { args } = call;
   if (args.word(2) === "REDUCE") throw refused("vadd", "REDUCE");
   const vector = readVector(args, 2);
   if (vector.next >= args.count) throw wrongArity("vadd");
   const id = checkId(args.bytes(vector.next));
   const attrs = readAddOptions(args, vector.next + 1);
   const change = addition(id, vector, attrs);
-  const collection = await context.collections.findOrCreate({
-    db: session.db,
-    name: checkName(args.bytes(1)),
-    dim: vector.dim,
-    ...MADE_BY_VADD,
-  });
-  checkDimensions(vector.dim, collection.dim);
+  const collection = await targetOf(call, checkName(args.bytes(1)), vector.dim);
   return { collection, change, check: vector.input, reply: (ack) => replyAdded(ack) };
+}
+
+/** The collection of a write; where there is none, the one that the first vector makes. */
+export async function targetOf(
+  { session, context }: Call,
+  name: string,
+  dim: number,
+): Promise<FirstWritePlan["collection"]> {
+  const view = await context.collections.find(session.db, name);
+  if (view === undefined) return { db: session.db, name, dim, ...MADE_BY_VADD };
+  checkDimensions(dim, view.dim);
+  return view;
 }
 
 /** Options after the element; answers the attributes. */
@@ -71,11 +77,13 @@ export function refused(command: string, option: string): ReplyError {
 }
 
 function addition(id: Buffer, { input }: ReadVector, attrs: Buffer | undefined): Change {
+  // As in Redis: SETATTR replaces the attributes, empty text takes them away, without it they stay.
   const rest = attrs === undefined || attrs.length === 0 ? {} : { attrs };
-  if (input.kind === "f32") return { id, op: "upsert", format: "f32", value: input.bytes, ...rest };
+  const op = attrs === undefined ? "put-vector" : "upsert";
+  if (input.kind === "f32") return { id, op, format: "f32", value: input.bytes, ...rest };
   const value = recordFromValues(input.frame, input.spans);
   if (value === undefined) throw invalid();
-  return { id, op: "upsert", format: "json", value, ...rest };
+  return { id, op, format: "json", value, ...rest };
 }
 
 async function vrem(call: Call): Promise<Reply | WritePlan> {

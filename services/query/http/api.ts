@@ -7,7 +7,7 @@
  * is visible.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { readBody } from "../../common/process/http.ts";
+import { readBody, requestUrl } from "../../common/process/http.ts";
 import type { CommandContext } from "../commands/command.ts";
 import { asReplyError, ReplyError } from "../errors.ts";
 import type { Answer, ApiRequest } from "./answer.ts";
@@ -27,6 +27,7 @@ const CODES = new Map<number, string>([
   [404, "NOT_FOUND"],
   [409, "CONFLICT"],
   [500, "INTERNAL"],
+  [501, "NOT_SUPPORTED"],
   [503, "UNAVAILABLE"],
 ]);
 
@@ -59,13 +60,12 @@ export function apiHandler(
 }
 
 async function answer(context: CommandContext, request: IncomingMessage): Promise<Answer> {
-  const url = new URL(request.url ?? "/", "http://localhost");
+  const url = requestUrl(request);
   const [resource = "", ...rest] = url.pathname.slice(API_PATH.length + 1).split("/");
   const name = decode(rest.join("/"));
   const path = name === "" ? resource : `${resource}/`;
   const route = ROUTES.get(`${request.method} ${path}`);
   if (route === undefined) throw noRoute(request.method ?? "", path, url.pathname);
-  if (context.password !== undefined) checkPassword(request, context.password);
   if (!context.collections.opened) throw new ReplyError("LOADING", "VexLake is opening the lake");
   const body = await readBody(request, BODY_BYTES_MAX);
   return await route({ context, name, query: url.searchParams, body });
@@ -77,12 +77,6 @@ function noRoute(method: string, path: string, pathname: string): ReplyError {
     .map((route) => route.split(" ")[0]);
   if (methods.length === 0) return new ReplyError("ERR", `nothing at ${pathname}`, 404);
   return new ReplyError("ERR", `${method} is not possible at ${pathname}, ${methods.join(" and ")} are`, 405);
-}
-
-/** Where RESP asks for a password, HTTP asks for the same one as a bearer token. */
-function checkPassword(request: IncomingMessage, password: string): void {
-  if (request.headers.authorization === `Bearer ${password}`) return;
-  throw new ReplyError("NOAUTH", "authorization: Bearer with the password is required");
 }
 
 function decode(text: string): string {

@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { silentLogger } from "../../common/process/logger.ts";
 import { createRegistry } from "../../common/process/metrics.ts";
 import { type Query, startQuery } from "../main.ts";
+import { REQUEST_BYTES_MAX } from "../resp/parser.ts";
 import { FakeCore, FakeLog } from "../testing/fake-core.ts";
 import { TestClient } from "../testing/harness.ts";
 
@@ -175,6 +176,8 @@ describe("pages and probes", () => {
   it("should answer /livez, /readyz, /metrics and what is mounted", async () => {
     const client = await TestClient.connect(query.resp.port);
     await client.call("PING");
+    const limit = await client.call("CONFIG", "GET", "proto-max-bulk-len");
+    expect(limit).toEqual(["proto-max-bulk-len", String(REQUEST_BYTES_MAX)]);
     expect((await http("GET", "/livez")).body).toEqual({ live: true });
     expect(await http("GET", "/readyz")).toMatchObject({ status: 200, body: { ready: true } });
     const { body } = await http("GET", "/metrics");

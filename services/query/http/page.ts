@@ -4,6 +4,7 @@
  * collections. Everything that comes from a user (names, topics, summaries) is escaped.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { requestUrl } from "../../common/process/http.ts";
 import type { CommandContext } from "../commands/command.ts";
 import { lagOf } from "../commands/server-info.ts";
 import { type CommitRow, readCommits } from "../commits.ts";
@@ -44,8 +45,8 @@ export function pageHandler({
   let commits: CollectionCommits[] = [];
   let readMs = Number.NEGATIVE_INFINITY;
   return async (request, response) => {
-    const path = new URL(request.url ?? "/", "http://localhost").pathname;
-    if (path !== "/") return sendHtml(response, 404, layout("<h1>404</h1><p>nothing here</p>"));
+    if (requestUrl(request).pathname !== "/")
+      return sendHtml(response, 404, layout("<h1>404</h1><p>nothing here</p>"));
     if (context.clock() - readMs >= COMMITS_AGE_MS) {
       readMs = context.clock();
       commits = await Promise.all(

@@ -1,4 +1,5 @@
 /** POST /api/v1/search: neighbours of a vector, or of a record by its id. */
+import { checkAnswer } from "../commands/execute.ts";
 import { checkId, findMoment, scopeOf, type Target } from "../commands/key.ts";
 import { checkDimensions } from "../commands/vector-argument.ts";
 import { COUNT_MAX } from "../commands/vsim.ts";
@@ -33,6 +34,7 @@ export async function search(request: ApiRequest): Promise<Answer> {
   ]);
   if (reply === undefined) throw new ReplyError("ERR", "the engine left the search unanswered", 500);
   if (reply.error !== undefined) throw fromFailure(reply.error);
+  checkAnswer(reply);
   return { status: 200, body: render(reply) };
 }
 

@@ -1,5 +1,7 @@
+import { connect } from "node:net";
 import fc from "fast-check";
 import { afterEach, describe, expect, it } from "vitest";
+import { ANSWER_BYTES_MAX } from "../commands/execute.ts";
 import { encodeRequest, type Harness, type HarnessOptions, startHarness } from "../testing/harness.ts";
 
 let harness: Harness;
@@ -75,7 +77,8 @@ describe("Connection", () => {
     ]);
     expect(replies.slice(0, 3)).toEqual([1, 0, 1]);
     expect(await client.call("VEMB", "docs", "x")).toEqual(["0", "1"]);
-    expect(core.checks).toEqual([100]);
+    // The first one alone, before it makes the collection.
+    expect(core.checks).toEqual([1, 99]);
     expect(log.batches).toEqual([100]);
     expect(log.waiting).toBe(0);
   });
@@ -148,6 +151,156 @@ describe("Connection", () => {
     const second = await harness.client();
     expect(await second.untilEnd()).toBe("-ERR max number of clients reached\r\n");
     expect(await first.call("PING")).toBe("PONG");
+  });
+
+  it("should be closed at once though a client that was told goodbye keeps its side open", async () => {
+    await start({ farewellMs: 3_600_000 });
+    for (const [bytes, reason] of [
+      ["*1\r\nfoo\r\n", "protocol-error"],
+      ["QUIT\r\n", "quit"],
+    ] as const) {
+      const client = await harness.client({ allowHalfOpen: true });
+      client.send(bytes);
+      await expect.poll(() => harness.metrics.closedBy(reason)).toBe(1);
+      await expect.poll(() => harness.server.connections).toBe(0);
+    }
+    expect(harness.server.leaving).toBe(2);
+    await harness.server.close();
+    await expect.poll(() => harness.server.leaving).toBe(0);
+    expect(harness.metrics.closedBy("shutdown")).toBe(0);
+  });
+
+  it("should let go of a client that was told goodbye and does not hang up", async () => {
+    await start({ farewellMs: 20 });
+    const client = await harness.client({ allowHalfOpen: true });
+    client.send("*1\r\nfoo\r\n");
+    await expect.poll(() => harness.metrics.closedBy("protocol-error")).toBe(1);
+    await expect.poll(() => harness.server.leaving).toBe(0);
+  });
+
+  it("should let go of refused clients that had sent something", async () => {
+    await start({ clientsMax: 1 });
+    const first = await harness.client();
+    await first.call("PING");
+    for (let i = 0; i < 20; i += 1) {
+      const refused = await harness.client();
+      refused.send(encodeRequest(["HELLO", 3]));
+      expect(await refused.untilEnd()).toBe("-ERR max number of clients reached\r\n");
+    }
+    await expect.poll(() => harness.server.leaving).toBe(0);
+    await harness.server.close();
+  });
+
+  it("should let go of clients whose malformed request came while an answer was awaited", async () => {
+    const { core } = await start();
+    const client = await harness.client();
+    await client.call(...add("a"));
+    for (let i = 0; i < 3; i += 1) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      core.gate = promise;
+      const asked = core.gated;
+      const leaver = await harness.client();
+      leaver.send("VSIM docs ELE a\r\n*x\r\n");
+      await expect.poll(() => core.gated).toBe(asked + 1);
+      leaver.send("PING\r\n");
+      resolve();
+      expect(await leaver.untilEnd()).toContain("-ERR Protocol error");
+    }
+    await expect.poll(() => harness.server.leaving).toBe(0);
+    expect(harness.server.connections).toBe(1);
+  });
+
+  it("should keep a client that reads slowly, and all the time", async () => {
+    // It reads more at once than kernels buffer (some megabytes), then rests for a third of the limit.
+    const slowReaderMs = 1_500;
+    const [burst, bytes] = [8, 48].map((mib) => mib * 1024 * 1024) as [number, number];
+    await start({ slowReaderMs });
+    const socket = connect(harness.port, "127.0.0.1");
+    const ended = new Promise((resolve) => socket.once("close", resolve));
+    let read = 0;
+    let rests = 0;
+    socket.on("data", (chunk) => {
+      read += chunk.length;
+      if (read >= bytes) socket.end();
+      if (read < (rests + 1) * burst) return;
+      rests += 1;
+      socket.pause();
+      setTimeout(() => socket.resume(), slowReaderMs / 3);
+    });
+    const began = performance.now();
+    socket.write(encodeRequest(["ECHO", "x".repeat(bytes)]));
+    await ended;
+    expect([read >= bytes, harness.metrics.closedBy("slow-reader")]).toEqual([true, 0]);
+    expect(performance.now() - began, "too quick to say anything").toBeGreaterThan(1.5 * slowReaderMs);
+  });
+
+  it("should hold nothing for clients that are idle, whatever they asked before", async () => {
+    await start();
+    const client = await harness.client();
+    const request = encodeRequest(["NOSUCH", Buffer.alloc(1024 * 1024, 65)]);
+    client.send(request.subarray(0, -1));
+    await expect.poll(() => harness.server.inputBytes).toBeGreaterThan(request.length - 2);
+    client.send(request.subarray(-1));
+    expect(String(await client.read())).toContain("unknown command");
+    expect(harness.server.inputBytes).toBe(0);
+    client.send(request.subarray(0, -1));
+    await expect.poll(() => harness.server.inputBytes).toBeGreaterThan(0);
+    client.socket.destroy();
+    await expect.poll(() => harness.server.inputBytes).toBe(0);
+  });
+
+  it("should bound what all clients together have sent, and always take a small request", async () => {
+    await start({ inputBytesMax: 2 * 1024 * 1024 });
+    const large = encodeRequest(["NOSUCH", Buffer.alloc(700 * 1024, 65)]).subarray(0, -1);
+    const [first, second] = [await harness.client(), await harness.client()];
+    first.send(large);
+    await expect.poll(() => harness.server.inputBytes).toBeGreaterThan(700 * 1024);
+    second.send(large);
+    await second.untilEnd();
+    expect(harness.metrics.closedBy("input-limit")).toBe(1);
+    const third = await harness.client();
+    expect(await third.call("ECHO", "x".repeat(16 * 1024))).toHaveLength(16 * 1024);
+  });
+
+  it("should ask the engine for as many results at once as one search may have, and no more", async () => {
+    const { core } = await start();
+    const client = await harness.client();
+    await client.call(...add("a"));
+    const large = ["VSIM", "docs", "ELE", "a", "COUNT", 4_000];
+    const replies = await client.pipeline([
+      large,
+      large,
+      ["VSIM", "docs", "X", "y"],
+      large,
+      SIMILAR,
+      large,
+      ["PING"],
+    ]);
+    expect(core.searches).toEqual([2, 3]);
+    expect(replies.filter((reply) => Array.isArray(reply))).toHaveLength(5);
+    expect(String(replies[2])).toContain("must be ELE");
+    expect(replies[6]).toBe("PONG");
+  });
+
+  it("should refuse an answer that is too large, and go on", async () => {
+    const { core } = await start();
+    const client = await harness.client();
+    await client.call(...add("a"));
+    const plain = core.search.bind(core);
+    const attrs = new Uint8Array(ANSWER_BYTES_MAX);
+    core.search = async (requests) => (await plain(requests)).map((reply) => ({ ...reply, attrs }));
+    expect(String(await client.call(...SIMILAR))).toContain("ask for fewer");
+    core.search = plain;
+    expect(await client.call(...SIMILAR)).toEqual(["a"]);
+  });
+
+  it("should write the answers of a group as the client takes them", async () => {
+    await start({ outputBytesMax: 2 * 1024 * 1024 });
+    const client = await harness.client();
+    const attrs = JSON.stringify({ text: "x".repeat(60_000) });
+    await client.call(...add("a"), "SETATTR", attrs);
+    const replies = await client.pipeline(Array.from({ length: 100 }, () => ["VGETATTR", "docs", "a"]));
+    expect(replies).toEqual(Array.from({ length: 100 }, () => attrs));
   });
 
   it("should close a client that never reads its replies", async () => {

@@ -9,8 +9,10 @@
  *
  * Invariants
  * - Replies leave in the order of the requests, each exactly one.
- * - Replies wait in memory only up to OUTPUT_BYTES_MAX; beyond it, or when a client reads nothing for
- *   SLOW_READER_MS, the connection is closed and the reason counted.
+ * - Replies of an awaited group are written as the client takes them. What cannot wait so (one reply, or those
+ *   of commands that answer at once) is held up to OUTPUT_BYTES_MAX; beyond it, or when a client takes nothing
+ *   for SLOW_READER_MS, the connection is closed and the reason counted. One that reads slowly is not.
+ * - Requests are held up to the budget of all connections (input-budget.ts).
  * - After a malformed request the replies before it are sent, then Redis's error text, then the end.
  */
 import type { Socket } from "node:net";
@@ -20,6 +22,8 @@ import { execute, type Outcome, type Prepared } from "../commands/execute.ts";
 import { resolve } from "../commands/registry.ts";
 import { ReplyError } from "../errors.ts";
 import { Encoder } from "./encoder.ts";
+import type { Farewells } from "./farewell.ts";
+import type { InputBudget } from "./input-budget.ts";
 import { ProtocolError, type Request, RequestParser } from "./parser.ts";
 import type { Session } from "./session.ts";
 
@@ -30,9 +34,8 @@ export const GROUP_MAX = 256;
  */
 const FLUSH_BYTES = 256 * 1024;
 /**
- * Most bytes that may wait for a client. The largest single reply is 10,000 results with ids and attributes:
- * at 1 KiB + 4 KiB each 50 MiB. Redis has no limit for normal clients by default; a lake node protects its
- * memory.
+ * Most bytes that may wait for a client: the largest answer (execute.ts, 128 MiB) twice. Redis has no limit for
+ * normal clients by default; a lake node protects its memory.
  */
 export const OUTPUT_BYTES_MAX = 256 * 1024 * 1024;
 /** A client that takes nothing for this long while replies wait is gone or stuck. */
@@ -42,7 +45,9 @@ export interface ConnectionOptions {
   socket: Socket;
   session: Session;
   context: CommandContext;
-  /** called once, when the socket is closed */
+  input: InputBudget;
+  farewells: Farewells;
+  /** called when this is no client any more */
   onClosed: () => void;
   slowReaderMs?: number;
   outputBytesMax?: number;
@@ -52,11 +57,17 @@ export class Connection {
   readonly #options: ConnectionOptions;
   readonly #parser: RequestParser;
   readonly #out = new Encoder();
-  #held: Prepared | undefined;
+  /** understood, and not part of a group yet */
+  #held: Prepared[] = [];
+  /** awaited */
+  #running: Prepared[] = [];
   #malformed: ProtocolError | undefined;
   /** a group is awaited, or the client has to read first */
   #busy = false;
+  /** no request is run and no reply written any more */
   #ended = false;
+  /** of the input budget */
+  #share = 0;
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
@@ -66,7 +77,7 @@ export class Connection {
     socket.on("error", () => socket.destroy());
     socket.on("close", () => {
       this.#ended = true;
-      options.onClosed();
+      this.#leave();
     });
   }
 
@@ -76,9 +87,8 @@ export class Connection {
 
   /** Ends the connection at once; the reason is counted. */
   close(reason: string): void {
-    if (this.#ended) return;
+    if (!this.#ended) this.#options.context.metrics.closed(reason);
     this.#ended = true;
-    this.#options.context.metrics.closed(reason);
     this.#options.socket.destroy();
   }
 
@@ -87,6 +97,22 @@ export class Connection {
     this.#options.context.metrics.bytesIn += chunk.length;
     this.#parser.push(chunk);
     if (!this.#busy) this.#turn();
+    this.#account();
+  }
+
+  /** Tells the budget what is held for this client; one request too large for it ends the connection. */
+  #account(): void {
+    if (this.#ended) return;
+    const now = this.#parser.heldBytes + frameBytes(this.#running) + frameBytes(this.#held);
+    const fits = this.#options.input.change(this.#share, now);
+    this.#share = now;
+    if (!fits) this.close("input-limit");
+  }
+
+  #leave(): void {
+    this.#options.input.change(this.#share, 0);
+    this.#share = 0;
+    this.#options.onClosed();
   }
 
   /** Runs groups until nothing complete is left, or one has to be awaited. */
@@ -97,8 +123,9 @@ export class Connection {
       const started = performance.now();
       const outcomes = execute(group);
       if (outcomes instanceof Promise) {
+        this.#running = group;
         this.#flush();
-        this.#wait(outcomes.then((settled) => this.#settle(group, settled, started)));
+        this.#wait(outcomes.then((settled) => this.#settleAwaited(group, settled, started)));
         return;
       }
       this.#settle(group, outcomes, started);
@@ -122,11 +149,10 @@ export class Connection {
   #nextGroup(): Prepared[] {
     const group: Prepared[] = [];
     while (group.length < GROUP_MAX && !this.session.closing) {
-      const prepared = this.#held ?? this.#nextPrepared();
-      this.#held = undefined;
+      const prepared = this.#held.shift() ?? this.#nextPrepared();
       if (prepared === undefined) break;
       if (group.length > 0 && prepared.command.kind !== (group[0] as Prepared).command.kind) {
-        this.#held = prepared;
+        this.#held.unshift(prepared);
         break;
       }
       group.push(prepared);
@@ -161,19 +187,34 @@ export class Connection {
   }
 
   #settle(group: Prepared[], outcomes: Outcome[], started: number): void {
-    const { context } = this.#options;
-    const seconds = (performance.now() - started) / 1000;
-    this.session.lastMs = context.clock();
+    const seconds = this.#settled(started);
+    for (const [i, outcome] of outcomes.entries()) this.#write(group[i] as Prepared, outcome, seconds);
+  }
+
+  /** What has been answered is written as the client takes it; what was left out heads the next group. */
+  async #settleAwaited(group: Prepared[], outcomes: Outcome[], started: number): Promise<void> {
+    this.#held.unshift(...group.slice(outcomes.length));
+    const seconds = this.#settled(started);
     for (const [i, outcome] of outcomes.entries()) {
-      const { name } = group[i] as Prepared;
-      this.#out.protocol = this.session.protocol;
-      if (outcome instanceof ReplyError) this.#out.error(outcome.code, outcome.message);
-      else outcome(this.#out);
-      context.metrics.command(name, seconds, outcome instanceof ReplyError ? outcome.code : "OK");
-      // An awaited group may answer much; what is ready leaves, and the output limit is looked at, reply by
-      // reply.
-      if (this.#busy && this.#out.length >= FLUSH_BYTES) this.#flush();
+      if (this.#ended) return;
+      this.#write(group[i] as Prepared, outcome, seconds);
+      if (this.#out.length >= FLUSH_BYTES) await this.#settleOutput();
     }
+    await this.#settleOutput();
+  }
+
+  /** The seconds that a group took. */
+  #settled(started: number): number {
+    this.session.lastMs = this.#options.context.clock();
+    return (performance.now() - started) / 1000;
+  }
+
+  #write({ name }: Prepared, outcome: Outcome, seconds: number): void {
+    this.#out.protocol = this.session.protocol;
+    if (outcome instanceof ReplyError) this.#out.error(outcome.code, outcome.message);
+    else outcome(this.#out);
+    const code = outcome instanceof ReplyError ? outcome.code : "OK";
+    this.#options.context.metrics.command(name, seconds, code);
   }
 
   /**
@@ -200,11 +241,12 @@ export class Connection {
     this.#busy = true;
     socket.pause();
     void work
-      .then(() => this.#settleOutput())
       .then(() => {
         this.#busy = false;
+        this.#running = [];
         if (this.#ended) return;
         this.#turn();
+        this.#account();
         if (!this.#busy && !this.#ended) socket.resume();
       })
       .catch((error) => {
@@ -214,19 +256,23 @@ export class Connection {
       });
   }
 
-  /** After an awaited group: its replies go out, and a client that does not read is waited for. */
+  /** Of an awaited group: replies go out, and a client that does not read is waited for. */
   async #settleOutput(): Promise<void> {
     if (this.#ended) return;
     this.#flush();
     if (!this.#ended && this.#options.socket.writableNeedDrain) await this.#drained();
   }
 
+  /** Resolves when the client has taken what was written, or is gone. */
   #drained(): Promise<void> {
     const { socket, slowReaderMs } = this.#options;
     return new Promise((resolve) => {
-      const timer = setTimeout(() => this.close("slow-reader"), slowReaderMs ?? SLOW_READER_MS);
+      // Node's own timer of a socket: each byte that the client takes winds it up again, those inside of one
+      // large write too.
+      const stuck = (): void => this.close("slow-reader");
+      socket.setTimeout(slowReaderMs ?? SLOW_READER_MS, stuck);
       const done = (): void => {
-        clearTimeout(timer);
+        socket.setTimeout(0, stuck);
         socket.off("drain", done);
         socket.off("close", done);
         resolve();
@@ -241,6 +287,13 @@ export class Connection {
     if (this.#ended) return;
     this.#ended = true;
     this.#options.context.metrics.closed(reason);
-    this.#options.socket.end();
+    this.#leave();
+    this.#options.farewells.say(this.#options.socket);
   }
+}
+
+function frameBytes(prepared: readonly Prepared[]): number {
+  let bytes = 0;
+  for (const { call } of prepared) bytes += call.args.request.frame.length;
+  return bytes;
 }

@@ -9,7 +9,8 @@
  *   connection has to be closed: nothing is known about where the next request would start.
  * - An argument is a span of the request's frame, never a copy. The bytes of a frame that was handed out are
  *   never written again: when room is missing a new buffer is made, and the old one is left to its readers.
- * - No length that a client announces is ever allocated; the buffer only grows with bytes that really came.
+ * - No length that a client announces is ever allocated; the buffer only grows with bytes that really came,
+ *   and is let go of when the last of them belongs to a complete request.
  * - As in Redis, the byte after a '\r' that ends a length, and the two bytes after a bulk, are skipped
  *   unseen.
  *
@@ -19,8 +20,6 @@ import { splitInline } from "./inline.ts";
 
 /** Redis's PROTO_INLINE_MAX_SIZE: longest inline request and longest "*count" or "$length" line. */
 export const LINE_BYTES_MAX = 64 * 1024;
-/** Redis's proto-max-bulk-len default. */
-export const BULK_BYTES_MAX = 512 * 1024 * 1024;
 /**
  * Most arguments of one request. Redis documents 1024 × 1024; the largest useful request is a VADD VALUES of
  * 65,536 numbers plus a dozen words, so this is 16 times what is needed.
@@ -37,8 +36,11 @@ export const UNAUTHENTICATED_BULK_BYTES_MAX = 16_384;
  * is 65,536 numbers of ~30 bytes (2 MiB) plus 64 KiB of attributes; 64 MiB is 30 times that.
  */
 export const REQUEST_BYTES_MAX = 64 * 1024 * 1024;
+/** What Redis calls proto-max-bulk-len (512 MiB there): no argument is longer than its request. */
+export const BULK_BYTES_MAX = REQUEST_BYTES_MAX;
 /** First size of a buffer of our own: one read of a socket is rarely larger than 64 KiB. */
 const BUFFER_BYTES_MIN = 16 * 1024;
+const EMPTY = Buffer.alloc(0);
 
 const CR = 0x0d;
 const LF = 0x0a;
@@ -81,7 +83,7 @@ export interface RequestParserOptions {
 export class RequestParser {
   readonly #authenticated: () => boolean;
   readonly #requestBytesMax: number;
-  #buffer: Buffer = Buffer.alloc(0);
+  #buffer: Buffer = EMPTY;
   /** start of the unfinished request, next byte to look at, end of what has arrived */
   #begin = 0;
   #at = 0;
@@ -100,6 +102,11 @@ export class RequestParser {
   /** Bytes that have come and belong to no complete request yet. */
   get pendingBytes(): number {
     return this.#end - this.#begin;
+  }
+
+  /** Memory that is held for them. */
+  get heldBytes(): number {
+    return this.#buffer.length;
   }
 
   /** Takes the bytes of one read. The parser keeps the buffer; the caller must not write to it again. */
@@ -241,8 +248,13 @@ export class RequestParser {
     }
   }
 
-  /** The next request starts at `position`. */
+  /** The next request starts at `position`. Without one nothing is kept: an idle client costs no buffer. */
   #finish(position: number): void {
+    if (position === this.#end) {
+      this.#buffer = EMPTY;
+      this.#end = 0;
+      position = 0;
+    }
     this.#begin = position;
     this.#at = position;
     this.#scan = position;

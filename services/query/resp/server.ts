@@ -2,9 +2,11 @@
  * The RESP server: accepts connections up to a limit, keeps the table of sessions, closes in order.
  */
 import { createServer, type Server, type Socket } from "node:net";
-import { VexError } from "../../common/process/error.ts";
+import { type ListenAddress, listenOn } from "../../common/process/listen.ts";
 import type { CommandContext } from "../commands/command.ts";
 import { Connection } from "./connection.ts";
+import { Farewells } from "./farewell.ts";
+import { InputBudget } from "./input-budget.ts";
 import type { Session } from "./session.ts";
 
 /** Redis's maxclients default. */
@@ -12,14 +14,14 @@ export const CLIENTS_MAX = 10_000;
 /** Redis's tcp-backlog and tcp-keepalive defaults. */
 const BACKLOG = 511;
 const KEEP_ALIVE_MS = 300_000;
-/** A default port and the 20 above it, as the HTTP server does. */
-export const PORTS_TRIED = 20;
 
 export interface RespServerOptions {
   context: Omit<CommandContext, "sessions">;
   clientsMax?: number;
   slowReaderMs?: number;
   outputBytesMax?: number;
+  inputBytesMax?: number;
+  farewellMs?: number;
 }
 
 export class RespServer {
@@ -28,11 +30,15 @@ export class RespServer {
   readonly #server: Server;
   readonly #connections = new Map<number, Connection>();
   readonly #sessions = new Map<number, Session>();
+  readonly #farewells: Farewells;
+  readonly #input: InputBudget;
   #lastId = 0;
 
   constructor(options: RespServerOptions) {
     this.#options = options;
     this.#context = { ...options.context, sessions: this.#sessions };
+    this.#farewells = new Farewells(options.farewellMs);
+    this.#input = new InputBudget(options.inputBytesMax);
     this.#server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS });
     this.#server.on("connection", (socket) => this.#accept(socket));
   }
@@ -41,38 +47,31 @@ export class RespServer {
     return this.#connections.size;
   }
 
+  /** Sockets that were told the last word and are still open. */
+  get leaving(): number {
+    return this.#farewells.size;
+  }
+
+  /** Bytes of requests that are held for all connections. */
+  get inputBytes(): number {
+    return this.#input.bytes;
+  }
+
   /** What commands work with; HTTP uses the same. */
   get context(): CommandContext {
     return this.#context;
   }
 
   /** Listens; a taken port is an error when it was given, else the next free one is used. */
-  async start(
-    address: { host: string; port: number },
-    given: boolean,
-  ): Promise<{ host: string; port: number }> {
-    const last = given || address.port === 0 ? address.port : Math.min(65_535, address.port + PORTS_TRIED);
-    for (let port = address.port; ; port += 1) {
-      try {
-        await listen(this.#server, address.host, port);
-        const bound = this.#server.address();
-        return { host: address.host, port: typeof bound === "object" && bound !== null ? bound.port : port };
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== "EADDRINUSE") throw error;
-        if (port >= last) {
-          throw new VexError("IN_USE", `port ${port} on ${address.host} is taken; choose another`, {
-            cause: error,
-            fields: { host: address.host, port },
-          });
-        }
-      }
-    }
+  async start(address: ListenAddress, given: boolean): Promise<ListenAddress> {
+    return await listenOn(this.#server, address, given, { backlog: BACKLOG });
   }
 
   async close(): Promise<void> {
     if (!this.#server.listening) return;
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     for (const connection of this.#connections.values()) connection.close("shutdown");
+    this.#farewells.close();
     await closed;
   }
 
@@ -82,7 +81,7 @@ export class RespServer {
     if (this.#connections.size >= (this.#options.clientsMax ?? CLIENTS_MAX)) {
       metrics.closed("max-clients");
       socket.on("error", () => socket.destroy());
-      socket.end("-ERR max number of clients reached\r\n");
+      this.#farewells.say(socket, "-ERR max number of clients reached\r\n");
       return;
     }
     this.#lastId += 1;
@@ -95,6 +94,8 @@ export class RespServer {
         socket,
         session,
         context: this.#context,
+        input: this.#input,
+        farewells: this.#farewells,
         onClosed: () => {
           this.#sessions.delete(id);
           this.#connections.delete(id);
@@ -128,15 +129,4 @@ function newSession(id: number, socket: Socket, context: CommandContext): Sessio
     closing: false,
     outputBytes: () => socket.writableLength,
   };
-}
-
-function listen(server: Server, host: string, port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const refuse = (error: Error): void => reject(error);
-    server.once("error", refuse);
-    server.listen({ host, port, backlog: BACKLOG }, () => {
-      server.off("error", refuse);
-      resolve();
-    });
-  });
 }

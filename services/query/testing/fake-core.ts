@@ -20,6 +20,9 @@ import type { Visibility, WriteAck } from "../visibility.ts";
 interface StoredRecord {
   vector: number[];
   attrs: string;
+  partition: number;
+  /** of an earlier source: no patch can build on it */
+  earlier?: boolean;
 }
 
 interface Stored {
@@ -33,6 +36,19 @@ interface Stored {
   partitions: number;
   rows: Map<string, StoredRecord>;
 }
+
+/** What a check of the first vector of a collection is judged by. */
+const NOT_THERE_YET: Stored = {
+  db: 0,
+  name: "",
+  incarnation: "",
+  dim: 0,
+  metric: "cosine",
+  format: "f32",
+  topic: "",
+  partitions: 0,
+  rows: new Map(),
+};
 
 export function failure(code: string, message: string): Error {
   return Object.assign(new Error(message), { code });
@@ -52,7 +68,11 @@ export class FakeCore implements QueryCore {
   readonly damaged = new Set<string>();
   #created = 0;
 
+  /** how often `gate` was come to */
+  gated = 0;
+
   async search(requests: SearchRequest[]): Promise<SearchReply[]> {
+    this.gated += 1;
     await this.gate;
     const { failing } = this;
     this.failing = undefined;
@@ -65,7 +85,8 @@ export class FakeCore implements QueryCore {
   }
 
   #search(request: SearchRequest): SearchReply {
-    const stored = this.stored.get(request.collection);
+    const stored =
+      request.collection === "" && request.k === 0 ? NOT_THERE_YET : this.stored.get(request.collection);
     if (stored === undefined) return failed("NOT_FOUND", `no incarnation ${request.collection}`);
     const query = this.#vector(stored, request.vector);
     if (query === undefined) return failed("NOT_FOUND", "element not found in set");
@@ -116,7 +137,7 @@ export class FakeCore implements QueryCore {
       ends: Uint32Array.from(texts, (text) => (end += text.length)),
       present: Uint8Array.from(found, (row) => (row === undefined ? 0 : 1)),
       placed: Uint8Array.from(found, (record) => (record === undefined ? 0 : 1)),
-      partitions: Uint32Array.from(found, () => 0),
+      partitions: Uint32Array.from(found, (record) => record?.partition ?? 0),
       offsets: found.map(() => 0n),
     };
   }
@@ -159,7 +180,7 @@ export class FakeCore implements QueryCore {
 
   #add(shape: Omit<Stored, "incarnation" | "rows">): void {
     this.#created += 1;
-    const incarnation = `inc${this.#created}`;
+    const incarnation = `01JCFAKE${String(this.#created).padStart(3, "0")}000000000000000`;
     const { db, name, dim, metric, partitions, format, topic } = shape;
     const rows = new Map<string, StoredRecord>();
     this.stored.set(incarnation, { db, name, incarnation, dim, metric, partitions, format, topic, rows });
@@ -214,7 +235,7 @@ function describeOne({ db, name, incarnation, dim, metric, format, topic, partit
   };
 }
 
-/** A log whose records are applied at once, unless `holding`. */
+/** A log whose records are applied at once, unless `holding`: then by `release`. */
 export class FakeLog implements Visibility, LogSource {
   readonly kind = "local";
   readonly core: FakeCore;
@@ -224,6 +245,7 @@ export class FakeLog implements Visibility, LogSource {
   refusing: string | undefined;
   failing: Error | undefined;
   readonly followed: string[] = [];
+  #held: { topic: string; partition: number; message: ProducedMessage }[] = [];
   readonly #acks = new Map<string, { promise: Promise<WriteAck>; resolve: (ack: WriteAck) => void }>();
 
   constructor(core: FakeCore) {
@@ -262,33 +284,45 @@ export class FakeLog implements Visibility, LogSource {
       const partition = message.partition ?? 0;
       const records = this.topics.get(topic)?.[partition] as ProducedMessage[];
       records.push(message);
-      if (!this.holding) this.#apply(topic, message);
+      if (this.holding) this.#held.push({ topic, partition, message });
+      else this.#apply(topic, partition, message);
       return { partition, offset: BigInt(records.length - 1) };
     });
   }
 
-  #apply(topic: string, { key, value, headers }: ProducedMessage): void {
+  /** Applies what was held, in the order of the log. */
+  release(): void {
+    this.holding = false;
+    for (const { topic, partition, message } of this.#held.splice(0)) this.#apply(topic, partition, message);
+  }
+
+  /** The words of vexlake-op of a topic's records, in order. */
+  operations(topic: string): string[] {
+    const records = this.topics.get(topic)?.flat() ?? [];
+    return records.map(({ headers }) => String(headers?.["vexlake-op"]));
+  }
+
+  #apply(topic: string, partition: number, { key, value, headers }: ProducedMessage): void {
     const stored = [...this.core.stored.values()].find((view) => view.topic === topic) as Stored;
     const id = String(key);
     const held = stored.rows.get(id);
     const existed = held !== undefined;
     const attrs = String(headers?.["vexlake-attrs"] ?? "");
     const op = String(headers?.["vexlake-op"]);
-    let accepted = true;
+    let reason = op.startsWith("set-") ? refusalOfPatch(held, partition) : undefined;
     if (op === "delete") stored.rows.delete(id);
     else if (op === "set-attrs") {
-      accepted = existed;
-      if (held !== undefined) stored.rows.set(id, { vector: held.vector, attrs });
-    } else {
+      if (held !== undefined && reason === undefined) held.attrs = attrs;
+    } else if (reason === undefined) {
       const json = String(headers?.["vexlake-format"]) === "json";
       const vector = json ? JSON.parse(String(value)).vector : floats(value as Buffer);
-      accepted = vector.length === stored.dim;
-      if (accepted) stored.rows.set(id, { vector, attrs });
+      if (vector.length !== stored.dim) reason = "bad-dimension";
+      const kept = op === "set-vector" ? (held?.attrs ?? "") : attrs;
+      if (reason === undefined) stored.rows.set(id, { vector, attrs: kept, partition });
     }
     const write = String(headers?.["vexlake-write"]);
-    this.#acks
-      .get(write)
-      ?.resolve({ existed, accepted, ...(accepted ? {} : { message: "refused by the engine" }) });
+    const verdict = reason === undefined ? {} : { reason, message: "refused by the engine" };
+    this.#acks.get(write)?.resolve({ existed, accepted: reason === undefined, ...verdict });
   }
 
   acknowledged(_incarnation: string, write: string): Promise<WriteAck> {
@@ -333,7 +367,12 @@ export class FakeLog implements Visibility, LogSource {
   }
 
   applied(incarnation: string): Map<number, bigint> {
-    return this.ends(incarnation);
+    const ends = this.ends(incarnation);
+    for (const { topic, partition } of this.#held) {
+      if (topic === this.core.stored.get(incarnation)?.topic)
+        ends.set(partition, (ends.get(partition) ?? 0n) - 1n);
+    }
+    return ends;
   }
 
   ends(incarnation: string): Map<number, bigint> {
@@ -345,6 +384,11 @@ export class FakeLog implements Visibility, LogSource {
     const applied = this.applied(incarnation);
     return [...offsets].every(([partition, next]) => (applied.get(partition) ?? 0n) >= next);
   }
+}
+
+function refusalOfPatch(held: StoredRecord | undefined, partition: number): string | undefined {
+  if (held === undefined) return "patch-without-record";
+  return held.earlier === true || held.partition !== partition ? "patch-crosses-partitions" : undefined;
 }
 
 function floats(bytes: Uint8Array): number[] {

@@ -17,7 +17,7 @@ export interface Harness {
   server: RespServer;
   metrics: QueryMetrics;
   port: number;
-  client(): Promise<TestClient>;
+  client(options?: { allowHalfOpen?: boolean }): Promise<TestClient>;
   close(): Promise<void>;
 }
 
@@ -82,8 +82,8 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     server,
     metrics,
     port,
-    async client() {
-      const client = await TestClient.connect(port);
+    async client(options = {}) {
+      const client = await TestClient.connect(port, options);
       clients.push(client);
       return client;
     },
@@ -115,9 +115,10 @@ export class TestClient {
     });
   }
 
-  static connect(port: number): Promise<TestClient> {
+  static connect(port: number, options: { allowHalfOpen?: boolean } = {}): Promise<TestClient> {
     return new Promise((resolve, reject) => {
-      const socket = connect(port, "127.0.0.1", () => resolve(new TestClient(socket)));
+      const at = { port, host: "127.0.0.1", ...options };
+      const socket = connect(at, () => resolve(new TestClient(socket)));
       socket.once("error", reject);
     });
   }
