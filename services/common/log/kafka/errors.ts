@@ -60,3 +60,16 @@ export function produceError(topic: string, thrown: unknown): VexError {
     { cause: thrown, retriable: false, fields: { doubt: true, topic } },
   );
 }
+
+/** A call of which another part is written: what was refused of it does not make the whole certain. */
+export function partlyWritten(topic: string, refusal: VexError): VexError {
+  return new VexError(
+    "UNAVAILABLE",
+    `write to ${topic} in doubt, a part of it is written: ${refusal.message}`,
+    {
+      cause: refusal,
+      retriable: false,
+      fields: { doubt: true, topic },
+    },
+  );
+}
