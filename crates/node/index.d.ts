@@ -165,7 +165,7 @@ export interface GetReply {
 }
 
 export interface VerifyStep {
-  step: "begin" | "add" | "finish";
+  step: "begin" | "add" | "finish" | "abort";
   session: string;
   incarnation?: string;
   source?: number;
@@ -205,7 +205,10 @@ export declare class Lake {
   ): Promise<string>;
   /** One incarnation's garbage, or with null the incarnations that are leaving; JSON. */
   gc(incarnation: string | null, options?: string): Promise<string>;
-  /** One step of a recount of the ledger against the log; `finish` answers the report as JSON. */
+  /**
+   * One step of a recount of the ledger against the log; `finish` answers the report as JSON. A step that
+   * fails ends the recount, and so does `abort`; 16 run at once, else UNAVAILABLE.
+   */
   verify(step: VerifyStep): Promise<string>;
   /** Counters of cache and store as JSON. */
   metrics(): string;
