@@ -14,6 +14,8 @@ import { LocalSource } from "../common/log/local/source.ts";
 import type { LogSource, ProducedMessage } from "../common/log/source.ts";
 import { VexError } from "../common/process/error.ts";
 import { silentLogger } from "../common/process/logger.ts";
+import { acceptAll, switchSource } from "../common/source-changes.ts";
+import { verifyIncarnation } from "../common/verify.ts";
 import { type Ingest, startIngest } from "./main.ts";
 
 const DEADLINE_MS = 20_000;
@@ -213,5 +215,53 @@ describe("ingest", () => {
     await until("the letter", () => asked);
     await ingest.close();
     expect(await committed("docs")).toBe(0);
+  });
+
+  it("should_take_for_lost_only_what_is_not_consumed_and_from_fed_incarnations_as_well", async () => {
+    const { incarnation, topic } = await collection("docs");
+    const ingest = await started();
+    await log.produce(topic, [good("a"), good("b"), good("c")]);
+    const source = await sourceFrom(log, topic, { at: "earliest" });
+    await lake.alter({ op: "replay-start", db: 0, name: "docs", source });
+    await ingest.feeds.reconcile();
+    const fed = (await findCollection(lake, 0, "docs")).fed[0]?.incarnation as string;
+    for (const of of [incarnation, fed]) await ingest.feeds.reached(of, new Map([[0, 3n]]), DEADLINE_MS);
+    const kept = (low: bigint) => {
+      const ranges = async () => [{ partition: 0, low, high: 9n }];
+      return logWith({ ranges });
+    };
+    expect(await acceptAll(lake, kept(2n), await findCollection(lake, 0, "docs"))).toEqual([]);
+    await expect(acceptAll(lake, kept(5n), await findCollection(lake, 0, "docs"))).rejects.toThrow(
+      /flush first/,
+    );
+    for (const of of [incarnation, fed]) await ingest.flush(of);
+    const lost = { what: "lost", partition: 0, from: "3", to: "5" };
+    expect(await acceptAll(lake, kept(5n), await findCollection(lake, 0, "docs"))).toEqual([
+      { ...lost, incarnation },
+      { ...lost, incarnation: fed },
+    ]);
+  });
+
+  it("should_recount_only_what_the_running_log_holds_of_a_source", async () => {
+    const { incarnation, topic } = await collection("docs");
+    const ingest = await started();
+    await log.produce(topic, [good("a"), good("b"), good("c")]);
+    await ingest.feeds.reached(incarnation, new Map([[0, 3n]]), DEADLINE_MS);
+    await ingest.flush(incarnation);
+    const verified = async (log: LogSource) =>
+      await verifyIncarnation(lake, log, (await findCollection(lake, 0, "docs")).live);
+    expect(await verified(log)).toMatchObject({ ok: true, recounted: true });
+    // Another log with a topic of that name, and one record in it.
+    const other = new LocalSource({ directory: join(directory, "other"), logger: silentLogger() });
+    await other.start();
+    try {
+      await other.ensureTopic(topic, 1);
+      await other.produce(topic, [good("z")]);
+      const { live } = await findCollection(lake, 0, "docs");
+      await switchSource(lake, other, live, topic, { at: "latest" });
+      expect(await verified(other)).toMatchObject({ ok: true, recounted: false, problems: [] });
+    } finally {
+      await other.close();
+    }
   });
 });
