@@ -285,6 +285,23 @@ describe("the local log", () => {
     expect(times).toEqual([1_000, 1_000, 1_000, 2_000]);
   });
 
+  it("should_find_an_offset_by_time_in_any_of_its_segments", async () => {
+    const directory = await fresh();
+    let clock = 0;
+    const source = await started(directory, () => clock);
+    await source.ensureTopic(TOPIC, 1);
+    for (let i = 0; i < 40; i++) {
+      clock = 10 * i;
+      await source.produce(TOPIC, numbered(0, 10));
+    }
+    expect((await readdir(join(directory, TOPIC, "0"))).length).toBeGreaterThan(3);
+    for (const time of [0, 1, 10, 199, 200, 389, 390]) {
+      const [found] = await source.offsetsAt(TOPIC, time);
+      expect(found?.offset).toBe(BigInt(10 * Math.ceil(time / 10)));
+    }
+    expect((await source.offsetsAt(TOPIC, 391))[0]?.offset).toBe(400n);
+  });
+
   it("should_refuse_names_and_records_that_it_cannot_hold", async () => {
     const source = await started(await fresh());
     for (const name of ["..", "a/b", "", "@reports"]) {

@@ -10,7 +10,8 @@
  *
  * Not flock(2): Node has none, and a native module for one call is not worth its platforms. The window
  * in step 3 between move and put-back is bounded by two system calls; a third process that starts in
- * it is the accepted risk of a local, single-user directory.
+ * it is the accepted risk of a local, single-user directory. So is a directory that containers with pid
+ * namespaces of their own share: they do not see each other's processes.
  */
 import { execFileSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
@@ -21,6 +22,8 @@ import { VexError } from "./error.ts";
 
 /** Each try that fails has seen the owner change; five changes in a row are a crowd, not a race. */
 export const LOCK_TRIES_MAX = 5;
+/** A start time that the platform does not tell: the pid alone decides. */
+const UNKNOWN = "unknown";
 
 export interface ProcessLock {
   readonly path: string;
@@ -30,7 +33,7 @@ export interface ProcessLock {
 export async function acquireLock(path: string, what: string): Promise<ProcessLock> {
   await mkdir(dirname(path), { recursive: true });
   const own = `${path}.${randomUUID()}`;
-  const line = `${process.pid} ${startTimeOf(process.pid) ?? "unknown"} ${randomUUID()}\n`;
+  const line = `${process.pid} ${startTimeOf(process.pid) ?? UNKNOWN} ${randomUUID()}\n`;
   await writeFile(own, line);
   try {
     for (let tries = 0; tries < LOCK_TRIES_MAX; tries++) {
@@ -62,7 +65,8 @@ async function removeIfStale(path: string, what: string): Promise<void> {
   const pid = Number(pidText);
   if (Number.isInteger(pid) && pid > 0) {
     const running = startTimeOf(pid);
-    if (running !== null && (running === started || started === "unknown")) {
+    const same = running === started || running === UNKNOWN || started === UNKNOWN;
+    if (running !== null && same) {
       throw new VexError("IN_USE", `${what} is in use by process ${pid} (lock ${path})`, {
         fields: { path, pid },
       });
@@ -102,10 +106,11 @@ export function startTimeOf(pid: number): string | null {
       const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
       return fields[0] === "Z" ? null : (fields[19] ?? null);
     } catch {
-      return null;
+      // Hidden from us (hidepid) is not gone.
+      return runs(pid) ? UNKNOWN : null;
     }
   }
-  if (process.platform === "win32") return runs(pid) ? "unknown" : null;
+  if (process.platform === "win32") return runs(pid) ? UNKNOWN : null;
   try {
     const shown = execFileSync("ps", ["-o", "lstart=", "-p", String(pid)], { encoding: "utf8" }).trim();
     return shown === "" ? null : shown.replaceAll(" ", "_");

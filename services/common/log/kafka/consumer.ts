@@ -10,7 +10,8 @@
  *    fetched at the expected offset. If not, or at kafkajs' log line, the log's range decides: outside
  *    it the partition stops with a named state; inside, kafkajs is put back.
  * 4. Fetches with only control or aborted records never reach eachBatch; the END_BATCH_PROCESS event
- *    covers their offsets.
+ *    covers their offsets. Record batches that compaction emptied at the very end of a log reach
+ *    nobody: kafkajs cannot tell them from the end, and the partition stays before them.
  * 5. CRASH: kafkajs restarts itself after errors that may heal (the log is `away`, partitions wait).
  *    Otherwise, or after CRASHES_MAX in a row, it has left its group and never joins again, and so this
  *    consumer has ended: `stopped` without a partition. Its owner makes another one.

@@ -15,6 +15,15 @@ const REFUSALS: Readonly<Record<string, string>> = {
   INVALID_TOPIC_EXCEPTION: "the broker refused the topic's name",
 };
 
+/** Answers of a broker that does not lead a partition (any more, or yet): fresh metadata helps. */
+export const STALE: ReadonlySet<string> = new Set([
+  "NOT_LEADER_FOR_PARTITION",
+  "LEADER_NOT_AVAILABLE",
+  "FENCED_LEADER_EPOCH",
+  "UNKNOWN_LEADER_EPOCH",
+  "REPLICA_NOT_AVAILABLE",
+]);
+
 interface KafkaLike {
   name?: string;
   type?: string;

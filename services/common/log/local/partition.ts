@@ -21,6 +21,7 @@ import {
   FILE_HEADER_BYTES,
   fileHeader,
   findPosition,
+  INDEX_BYTES,
   noteIndex,
   readStretch,
   type Segment,
@@ -165,7 +166,11 @@ export class LocalPartition {
   /** First offset at or after the time. */
   async offsetAt(timeMs: number): Promise<OffsetAtTime> {
     const { range } = this;
-    for (const segment of this.#segments) {
+    for (const [place, segment] of this.#segments.entries()) {
+      // Timestamps never decrease: one read of the next segment may save reading all of this one.
+      const next = this.#segments[place + 1];
+      const [after] = next ? (await readStretch(next, FILE_HEADER_BYTES, INDEX_BYTES)).records : [];
+      if (after && after.timestamp < timeMs) continue;
       let found: bigint | null = null;
       await walk(segment, ({ timestamp, offset }) => {
         if (timestamp >= timeMs) found = offset;
