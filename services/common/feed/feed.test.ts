@@ -444,6 +444,10 @@ describe("feed", () => {
     };
     await expect(feed.settled(seal)).rejects.toThrow(/not authorised/);
     await feed.retryStopped();
+    // The other partition goes on meanwhile, so this one could have as well.
+    await source.produce(TOPIC, keyed(1, "x"));
+    expect(await feed.waitFor(1, 1n, DEADLINE_MS)).toBe(true);
+    for (let turn = 0; turn < 50; turn++) await new Promise((resolve) => setImmediate(resolve));
     expect(feed.stopped()).toMatchObject([{ partition: 0, reason: "failed" }]);
     expect([sealed, core.keys(0)]).toEqual([0, ["a", "b"]]);
     refusing = false;
