@@ -121,19 +121,22 @@ export class Flusher implements FeedAttachment {
   async #work(): Promise<void> {
     const { signal } = this.#closing;
     let wait = BACKOFF_MIN_MS;
-    for (let reason = this.#due(); reason !== null && !signal.aborted; reason = this.#due()) {
+    for (let reason = this.#due(); reason !== null; reason = this.#due()) {
+      if (this.#failed === null) wait = BACKOFF_MIN_MS;
+      else {
+        await pause(wait, signal);
+        wait = Math.min(wait * 2, BACKOFF_MAX_MS);
+      }
+      if (signal.aborted) return;
       try {
         const { commits } = await this.flush(reason);
         // Nothing was there to commit: what is due has to wait for an append.
         if (commits === 0) return;
-        wait = BACKOFF_MIN_MS;
       } catch (thrown) {
         const error = vexErrorFrom(thrown);
         const { logger, target } = this.#options;
         logger.error({ err: error, incarnation: target.incarnation, reason }, "flush failed, trying again");
         if (error.code === "FENCED") return;
-        await pause(wait, signal);
-        wait = Math.min(wait * 2, BACKOFF_MAX_MS);
       }
     }
   }

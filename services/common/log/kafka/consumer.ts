@@ -154,7 +154,8 @@ export class KafkaConsumer implements LogConsumer {
     const generation = this.#generation;
     // Those that wait for a claim already are on their way.
     const standing = partitions.filter((partition) => this.#partitions.get(partition)?.claiming === false);
-    await this.#claim(standing, () => generation === this.#generation && !this.#closed);
+    if (standing.length > 0)
+      await this.#claim(standing, () => generation === this.#generation && !this.#closed);
   }
 
   assigned(): number[] {

@@ -83,10 +83,8 @@ export class LocalConsumer implements LogConsumer, GroupMember {
   }
 
   async claim(partitions: number[]): Promise<void> {
-    await this.#claim(
-      this.#generation,
-      partitions.filter((partition) => this.#loops.has(partition)),
-    );
+    const assigned = partitions.filter((partition) => this.#loops.has(partition));
+    if (assigned.length > 0) await this.#claim(this.#generation, assigned);
   }
 
   assigned(): number[] {
