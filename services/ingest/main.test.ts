@@ -251,15 +251,18 @@ describe("ingest", () => {
     const verified = async (log: LogSource) =>
       await verifyIncarnation(lake, log, (await findCollection(lake, 0, "docs")).live);
     expect(await verified(log)).toMatchObject({ ok: true, recounted: true });
-    // Another log with a topic of that name, and one record in it.
+    // Another log with a topic of that name and other records in it, while the collection goes on with another.
     const other = new LocalSource({ directory: join(directory, "other"), logger: silentLogger() });
     await other.start();
     try {
-      await other.ensureTopic(topic, 1);
-      await other.produce(topic, [good("z")]);
+      for (const name of [topic, "next"]) await other.ensureTopic(name, 1);
+      await other.produce(topic, [bad("z"), bad("y"), good("x"), good("w")]);
       const { live } = await findCollection(lake, 0, "docs");
-      await switchSource(lake, other, live, topic, { at: "latest" });
+      await switchSource(lake, other, live, "next", { at: "latest" });
       expect(await verified(other)).toMatchObject({ ok: true, recounted: false, problems: [] });
+      // The same log, whose topic was made anew and accepted as the next epoch.
+      await switchSource(lake, log, live, topic, { at: "latest" });
+      expect(await verified(log)).toMatchObject({ ok: true, recounted: false, problems: [] });
     } finally {
       await other.close();
     }
