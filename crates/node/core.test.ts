@@ -77,4 +77,39 @@ describe("errors of the core", () => {
     expect(one?.error?.code).toBe("NOT_FOUND");
     expect(two?.error?.code).toBe("NOT_FOUND");
   });
+
+  it("should refuse a search of a version that names none", async () => {
+    const request = { collection: NOBODY, vector: { kind: "f32", bytes: new Uint8Array(8) }, k: 1 } as const;
+    const [answer] = await lake.search([{ ...request, scope: "at", withAttrs: false }]);
+    expect(answer?.error).toMatchObject({ code: "INVALID", message: expect.stringContaining("version") });
+  });
+
+  it("should end a recount that fails or is aborted, and bound how many run at once", async () => {
+    const shape = { db: 0, name: "docs", dim: 2, metric: "l2", format: "f32" };
+    const source = { kind: "local", cluster: "c", topic: "t", starts: { "0": "0" } } as const;
+    const { incarnation } = JSON.parse(await lake.alter({ op: "create", ...shape, source }));
+    const begin = (session: string) => lake.verify({ step: "begin", session, incarnation });
+    await begin("fails");
+    const batch = { partition: 0, from: 0n, to: 1n, buffers: [], table: new Uint8Array(0) };
+    await failure(() => lake.verify({ step: "add", session: "fails", source: 9, ...batch }));
+    expect(await failure(() => lake.verify({ step: "finish", session: "fails" }))).toMatchObject({
+      code: "INVALID",
+      message: 'no recount "fails" was begun',
+    });
+    for (let session = 0; session < 16; session++) await begin(`${session}`);
+    expect(await failure(() => begin("one more"))).toMatchObject({ code: "UNAVAILABLE" });
+    for (let session = 0; session < 16; session++)
+      await lake.verify({ step: "abort", session: `${session}` });
+    await begin("after");
+    expect(JSON.parse(await lake.verify({ step: "finish", session: "after" }))).toMatchObject({ ok: true });
+  });
+
+  it("should say that it is closed", async () => {
+    const store = { url: join(folder, "lake") };
+    const other = await Lake.open({ store, role: "test", instance: "two", spoolDir: join(folder, "spool2") });
+    await other.close();
+    const closed = { code: "UNAVAILABLE", message: "the lake is closed" };
+    expect(await failure(() => other.refresh(NOBODY))).toMatchObject(closed);
+    expect(await failure(() => other.metrics())).toMatchObject(closed);
+  });
 });

@@ -166,7 +166,7 @@ export interface GetReply {
 }
 
 export interface VerifyStep {
-  step: "begin" | "add" | "finish";
+  step: "begin" | "add" | "finish" | "abort";
   session: string;
   incarnation?: string;
   source?: number;
@@ -209,7 +209,10 @@ export declare class Lake {
    * {orphans: true, graceMs, dryRun} those that have no name. JSON.
    */
   gc(incarnation: string | null, options?: string): Promise<string>;
-  /** One step of a recount of the ledger against the log; `finish` answers the report as JSON. */
+  /**
+   * One step of a recount of the ledger against the log; `finish` answers the report as JSON. A step that
+   * fails ends the recount, and so does `abort`; 16 run at once, else UNAVAILABLE.
+   */
   verify(step: VerifyStep): Promise<string>;
   /** Counters of cache, store and invariants ({id: {checks, violations}}) as JSON. */
   metrics(): string;

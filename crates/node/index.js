@@ -21,6 +21,7 @@ export class CoreError extends Error {
 }
 
 function translate(error) {
+  if (error instanceof CoreError) return error;
   try {
     const { code, message, ...fields } = JSON.parse(error.message);
     return new CoreError(code, message, fields, error);
@@ -61,26 +62,31 @@ export class Lake {
     }
   }
 
-  alter = calls((command) => this.#native.alter(JSON.stringify(command)));
-  append = calls((batch) => this.#native.append(batch));
-  flush = calls(async (incarnation) => JSON.parse(await this.#native.flush(incarnation)));
-  refresh = calls((incarnation) => this.#native.refresh(incarnation));
-  search = calls((requests) => this.#native.search(requests));
-  get = calls((request) => this.#native.get(request));
-  describe = calls((what) => this.#native.describe(JSON.stringify(what)));
-  plan = calls((incarnation, options) => this.#native.plan(incarnation, options));
+  alter = calls((command) => this.#open().alter(JSON.stringify(command)));
+  append = calls((batch) => this.#open().append(batch));
+  flush = calls(async (incarnation) => JSON.parse(await this.#open().flush(incarnation)));
+  refresh = calls((incarnation) => this.#open().refresh(incarnation));
+  search = calls((requests) => this.#open().search(requests));
+  get = calls((request) => this.#open().get(request));
+  describe = calls((what) => this.#open().describe(JSON.stringify(what)));
+  plan = calls((incarnation, options) => this.#open().plan(incarnation, options));
   run = calls((spec, onProgress, job, options) =>
-    this.#native.run(spec, options ?? "{}", job, onProgress ?? ignoreProgress),
+    this.#open().run(spec, options ?? "{}", job, onProgress ?? ignoreProgress),
   );
-  gc = calls((incarnation, options) => this.#native.gc(incarnation, options ?? "{}"));
-  verify = calls((step) => this.#native.verify(step));
+  gc = calls((incarnation, options) => this.#open().gc(incarnation, options ?? "{}"));
+  verify = calls((step) => this.#open().verify(step));
 
   metrics() {
     try {
-      return this.#native.metrics();
+      return this.#open().metrics();
     } catch (error) {
       throw translate(error);
     }
+  }
+
+  #open() {
+    if (this.#native === undefined) throw new CoreError("UNAVAILABLE", "the lake is closed", {});
+    return this.#native;
   }
 
   /** Lets go of the lake. Work under way finishes; the garbage collector frees the rest. */

@@ -128,7 +128,8 @@ export function parseBeginning(text: string): Beginning {
     const pairs = text.split(",").map((pair) => pair.split(":") as [string, string]);
     return { at: "offsets", offsets: new Map(pairs.map(([p, offset]) => [Number(p), BigInt(offset)])) };
   }
-  const timeMs = /^\d{10,}$/.test(text) ? Number(text) : Date.parse(text);
+  // Date.parse takes a bare number for a month or a year.
+  const timeMs = /^\d+$/.test(text) ? (text.length >= 10 ? Number(text) : Number.NaN) : Date.parse(text);
   if (Number.isNaN(timeMs)) {
     throw new VexError(
       "INVALID",
@@ -143,6 +144,12 @@ export async function sourceFrom(log: LogSource, topic: string, from: Beginning)
   const ranges = await log.ranges(topic);
   if (ranges === null) throw new VexError("NOT_FOUND", `the log has no topic ${topic}`);
   const times = from.at === "time" ? await log.offsetsAt(topic, from.timeMs) : [];
+  if (from.at === "offsets") {
+    const unknown = [...from.offsets.keys()].find((p) => !ranges.some(({ partition }) => partition === p));
+    if (unknown !== undefined) {
+      throw new VexError("INVALID", `from names partition ${unknown}, ${topic} has ${ranges.length}`);
+    }
+  }
   const starts: Record<string, string> = {};
   for (const { partition, low, high } of ranges) {
     let start = from.at === "latest" ? high : low;

@@ -9,20 +9,44 @@
  *   topic by the same name, which becomes the source's next epoch, from its low marks.
  */
 import type { Lake } from "@vexlake/core";
-import { type Beginning, type Incarnation, liveSource, sourceFrom } from "./catalog.ts";
+import {
+  type Beginning,
+  type Collection,
+  type Incarnation,
+  isOpen,
+  liveSource,
+  sourceFrom,
+} from "./catalog.ts";
 import { compareFingerprint } from "./log/fingerprint.ts";
 import type { LogSource, PartitionRange } from "./log/source.ts";
 import { VexError } from "./process/error.ts";
 
 export interface Accepted {
   what: "lost" | "partition-added" | "topic-recreated";
+  incarnation: string;
   partition: number;
   from: string;
   to: string;
 }
 
-/** Accepts what has stopped; `only` limits it to one partition. Answers what there was. */
-export async function acceptChanges(
+/**
+ * Accepts what has stopped the live incarnation and those that are fed beside it, which read the same log
+ * and are stopped by the same loss; one that cannot be opened consumes nothing, and stops when it can. `only`
+ * limits it to one partition. Answers what there was.
+ */
+export async function acceptAll(
+  lake: Lake,
+  log: LogSource,
+  { live, fed }: Collection,
+  only?: number,
+): Promise<Accepted[]> {
+  const accepted: Accepted[] = [];
+  for (const of of [live, ...fed].filter(isOpen))
+    accepted.push(...(await acceptChanges(lake, log, of, only)));
+  return accepted;
+}
+
+async function acceptChanges(
   lake: Lake,
   log: LogSource,
   of: Incarnation,
@@ -38,19 +62,31 @@ export async function acceptChanges(
     const known = of.partitions.find((one) => one.source === source && one.partition === partition);
     if (known === undefined) {
       await lake.alter({ op: "partition-add", incarnation, source, partition, start: low.toString() });
-      accepted.push({ what: "partition-added", partition, from: low.toString(), to: high.toString() });
+      accepted.push({
+        what: "partition-added",
+        incarnation,
+        partition,
+        from: low.toString(),
+        to: high.toString(),
+      });
       continue;
     }
     const next = BigInt(known.checkpoint.next);
     if (await isAnotherTopic(log, topic, range, known.checkpoint)) {
       const opened = await sourceFrom(log, topic, { at: "earliest" });
       await lake.alter({ op: "source-open", incarnation, source: opened });
-      return [{ what: "topic-recreated", partition, from: low.toString(), to: high.toString() }];
+      return [{ what: "topic-recreated", incarnation, partition, from: low.toString(), to: high.toString() }];
     }
-    if (low > next) {
+    // What this process has consumed is not lost, though its commit is still to come.
+    const consumed = BigInt(known.applied);
+    if (low > consumed) {
+      if (consumed > next) {
+        const held = `${topic}/${partition} is consumed to ${consumed} and committed to ${next}`;
+        throw new VexError("CONFLICT", `${held}: flush first, or the records in between would count as lost`);
+      }
       const [from, to] = [next.toString(), low.toString()];
       await lake.alter({ op: "source-accept", incarnation, source, partition, from, to });
-      accepted.push({ what: "lost", partition, from, to });
+      accepted.push({ what: "lost", incarnation, partition, from, to });
     }
   }
   return accepted;

@@ -2,7 +2,8 @@
  * Verify: hands every record between an incarnation's starts and its checkpoints to the core's recount.
  *
  * Where the log's low mark has passed a start, reading begins at the low mark; the core then sees that
- * it was not given everything and checks only what it can.
+ * it was not given everything and checks only what it can. So it does for a source whose records the
+ * running log does not hold: it lay on another log, or a later epoch of the same topic took its place.
  */
 import { randomUUID } from "node:crypto";
 import type { Lake } from "@vexlake/core";
@@ -59,18 +60,38 @@ export type VerifyReport = z.infer<typeof report>;
 export async function verifyIncarnation(lake: Lake, log: LogSource, of: Incarnation): Promise<VerifyReport> {
   const session = randomUUID();
   const answer = await lake.verify({ step: "begin", session, incarnation: of.incarnation });
-  const { stretches } = begun.parse(JSON.parse(answer));
-  for (const { source, partition, start, next } of stretches) {
-    const topic = of.sources[String(source)]?.topic ?? "";
-    const held = (await log.ranges(topic))?.find((range) => range.partition === partition);
-    const low = held?.low ?? 0n;
-    const from = BigInt(start) < low ? low : BigInt(start);
-    if (held === undefined || from >= BigInt(next)) continue;
-    await log.read(topic, partition, from, BigInt(next), async (batch) => {
-      const { buffers, table } = packBatch(batch);
-      const { from, to } = batch;
-      await lake.verify({ step: "add", session, source, partition, from, to, buffers, table });
-    });
+  try {
+    const { stretches } = begun.parse(JSON.parse(answer));
+    const cluster = await log.cluster();
+    for (const { source, partition, start, next } of stretches) {
+      const topic = heldTopic(of, source, { kind: log.kind, cluster });
+      const held = topic && (await log.ranges(topic))?.find((range) => range.partition === partition);
+      if (!held) continue;
+      const from = BigInt(start) < held.low ? held.low : BigInt(start);
+      if (from >= BigInt(next)) continue;
+      await log.read(topic, partition, from, BigInt(next), async (batch) => {
+        const { buffers, table } = packBatch(batch);
+        const { from, to } = batch;
+        await lake.verify({ step: "add", session, source, partition, from, to, buffers, table });
+      });
+    }
+    return report.parse(JSON.parse(await lake.verify({ step: "finish", session })));
+  } catch (thrown) {
+    await lake.verify({ step: "abort", session });
+    throw thrown;
   }
-  return report.parse(JSON.parse(await lake.verify({ step: "finish", session })));
+}
+
+/** The topic of a source, if the running log holds that source's records under it. */
+function heldTopic(of: Incarnation, id: number, log: { kind: string; cluster: string }): string | null {
+  const one = of.sources[String(id)];
+  if (one?.kind !== log.kind || one.cluster !== log.cluster) return null;
+  const replaced = Object.values(of.sources).some(
+    ({ kind, cluster, topic, rank, epoch }) =>
+      kind === one.kind &&
+      cluster === one.cluster &&
+      topic === one.topic &&
+      (rank > one.rank || (rank === one.rank && epoch > one.epoch)),
+  );
+  return replaced ? null : one.topic;
 }

@@ -8,6 +8,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Lake } from "@vexlake/core";
 import {
   findCollection,
+  isOpen,
   liveSource,
   opened,
   parseBeginning,
@@ -17,7 +18,7 @@ import {
 import type { LogSource } from "../common/log/source.ts";
 import { VexError } from "../common/process/error.ts";
 import { type Handler, requestUrl, sendJson } from "../common/process/http.ts";
-import { acceptChanges } from "../common/source-changes.ts";
+import { acceptAll } from "../common/source-changes.ts";
 import { type VerifyReport, verifyIncarnation } from "../common/verify.ts";
 import type { Ingest } from "./main.ts";
 
@@ -41,7 +42,7 @@ export function ingestMounts(
     { path: "/api/v1/flush", handler: post((query) => flush(lake, ingest, query)) },
     { path: "/api/v1/verify", handler: post((query) => verify(lake, log, query)) },
     { path: "/api/v1/replay", handler: post((query) => replay(lake, log, query)) },
-    { path: "/api/v1/accept", handler: post((query) => accept(lake, log, query)) },
+    { path: "/api/v1/accept", handler: post((query) => accept(lake, log, ingest, query)) },
   ];
 }
 
@@ -83,11 +84,17 @@ async function verify(
   return reports;
 }
 
-async function accept(lake: Lake, log: LogSource, query: URLSearchParams): Promise<unknown> {
+/** Flushes first, so that what this process has consumed does not count as lost. */
+async function accept(lake: Lake, log: LogSource, ingest: Ingest, query: URLSearchParams): Promise<unknown> {
   const { db, name } = collectionOf(query);
   const partition = query.get("partition");
-  const { live } = await findCollection(lake, db, name);
-  return await acceptChanges(lake, log, live, partition === null ? undefined : Number(partition));
+  if (partition !== null && !/^\d{1,9}$/.test(partition)) {
+    throw new VexError("INVALID", `partition is ${JSON.stringify(partition)}, expected a whole number`);
+  }
+  const { live, fed } = await findCollection(lake, db, name);
+  for (const { incarnation } of [live, ...fed].filter(isOpen)) await ingest.flush(incarnation);
+  const collection = await findCollection(lake, db, name);
+  return await acceptAll(lake, log, collection, partition === null ? undefined : Number(partition));
 }
 
 async function replay(lake: Lake, log: LogSource, query: URLSearchParams): Promise<unknown> {

@@ -15,6 +15,7 @@ import { Feeds, type FeedTarget } from "../common/feed/feeds.ts";
 import { MemoryBudget } from "../common/feed/memory.ts";
 import { DeadLetters } from "../common/log/deadletter.ts";
 import type { LogSource } from "../common/log/source.ts";
+import { VexError } from "../common/process/error.ts";
 import type { Logger } from "../common/process/logger.ts";
 import { Flusher } from "./flusher.ts";
 import { IngestMetrics } from "./metrics.ts";
@@ -45,7 +46,6 @@ export async function startIngest(config: Config, deps: IngestDeps): Promise<Ing
   const budget = new MemoryBudget(memory_bytes_max);
   const metrics = new IngestMetrics(registry);
   const letters = new DeadLetters({ source: log, logger, instance });
-  const flushers = new Map<string, Flusher>();
   for (const [name, { dim, metric, partitions, format }] of Object.entries(config.collections)) {
     const shape = { db: 0, name, dim, metric, partitions, format };
     await ensureCollection(lake, log, { ...shape, from: { at: "earliest" } });
@@ -60,12 +60,11 @@ export async function startIngest(config: Config, deps: IngestDeps): Promise<Ing
       kind: ownsAll ? "all" : "group",
       group: `${config.log.group}.${incarnation}`,
     }),
-    // A fed incarnation reads what the live one read before it: its dead letters are there already.
-    onBad: async ({ topic, live }, bad) => {
-      if (bad_record === "dlq" && live) await letters.send(topic, bad);
+    onBad: async (target, bad, signal) => {
+      if (bad_record === "dlq" && target.letters) await letters.send(target.topic, bad, signal);
     },
     onFeed: (target, feed) => {
-      const flusher = new Flusher({
+      return new Flusher({
         lake,
         target,
         feed,
@@ -76,8 +75,6 @@ export async function startIngest(config: Config, deps: IngestDeps): Promise<Ing
         sealAgeMs: seal_age_ms,
         ...(deps.onFlushed === undefined ? {} : { onFlushed: deps.onFlushed }),
       });
-      flushers.set(target.incarnation, flusher);
-      return flusher;
     },
   });
   metrics.observe(feeds, budget);
@@ -87,14 +84,11 @@ export async function startIngest(config: Config, deps: IngestDeps): Promise<Ing
     feeds,
     budget,
     flush: async (incarnation) => {
-      const flusher = flushers.get(incarnation);
+      if (feeds.attachment(incarnation) === null) await feeds.follow(incarnation);
+      const flusher = feeds.attachment(incarnation) as Flusher | null;
       if (flusher) return await flusher.flush();
-      await feeds.follow(incarnation);
-      return await (flushers.get(incarnation) as Flusher).flush();
+      throw new VexError("UNAVAILABLE", feeds.refusal(incarnation) ?? `${incarnation} is not fed here`);
     },
-    close: async () => {
-      await feeds.close();
-      letters.close();
-    },
+    close: () => feeds.close(),
   };
 }

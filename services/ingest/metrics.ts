@@ -1,4 +1,7 @@
-/** Metrics of ingest: records, bad records, flushes, lag, memory. Base units, labels of DESIGN §11. */
+/**
+ * Metrics of ingest: records, bad records, flushes, lag, memory. Base units, labels of DESIGN §11.
+ * Counters count the work of this process, replays included; the lag is that of what people read.
+ */
 import type { FlushResult } from "@vexlake/core";
 import { Counter, Gauge, Histogram, type Registry } from "prom-client";
 import { type Feeds, type FeedTarget, stoppedStates } from "../common/feed/feeds.ts";
@@ -56,20 +59,22 @@ export class IngestMetrics {
     });
   }
 
-  appended({ name }: FeedTarget, accepted: number, bad: number): void {
-    this.#records.inc({ collection: name }, accepted);
-    if (bad > 0) this.#bad.inc({ collection: name }, bad);
+  appended(target: FeedTarget, accepted: number, bad: number): void {
+    const collection = labelOf(target);
+    this.#records.inc({ collection }, accepted);
+    if (bad > 0) this.#bad.inc({ collection }, bad);
   }
 
-  flushed({ name: collection }: FeedTarget, code: string, result: FlushResult, seconds: number): void {
+  flushed(target: FeedTarget, code: string, result: FlushResult, seconds: number): void {
     if (result.commits === 0) return;
+    const collection = labelOf(target);
     this.#rows.inc({ collection }, result.rows + result.deletes);
     this.#bytes.inc({ collection }, result.bytes);
     this.#seconds.observe({ collection, code }, seconds);
   }
 
-  flushFailed({ name: collection }: FeedTarget): void {
-    this.#failed.inc({ collection });
+  flushFailed(target: FeedTarget): void {
+    this.#failed.inc({ collection: labelOf(target) });
   }
 
   /** Gauges read at each scrape. */
@@ -85,14 +90,16 @@ export class IngestMetrics {
     });
     new Gauge({
       name: "vexlake_ingest_lag_offsets",
-      help: "offsets between the end of the log and what is applied",
+      help: "offsets between the end of the log and what is applied, of live incarnations",
       labelNames: ["collection", "partition"],
       registers,
       collect() {
         this.reset();
         for (const { target, feed } of feeds.all()) {
+          // A replay is behind for as long as it likes; it would hide the lag that people wait for.
+          if (!target.live) continue;
           for (const [partition, lag] of feed.lag()) {
-            this.set({ collection: target.name, partition: String(partition) }, Number(lag));
+            this.set({ collection: labelOf(target), partition: String(partition) }, Number(lag));
           }
         }
       },
@@ -105,9 +112,14 @@ export class IngestMetrics {
       collect() {
         this.reset();
         for (const { target, state } of stoppedStates(feeds)) {
-          this.inc({ collection: target.name, code: state.reason });
+          this.inc({ collection: labelOf(target), code: state.reason });
         }
       },
     });
   }
+}
+
+/** By name alone in database 0, where nearly all are; equal names elsewhere stay apart. */
+function labelOf({ db, name }: FeedTarget): string {
+  return db === 0 ? name : `${db}/${name}`;
 }

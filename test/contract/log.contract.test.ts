@@ -268,6 +268,34 @@ for (const { name, open } of implementations) {
       recorder.checkAdjoining(0, 10n);
     });
 
+    it("should_claim_again_when_asked_and_go_there_or_stop_there", async () => {
+      const topic = await topicOf(2);
+      await source.produce(topic, [...numbered(0, 100), ...numbered(1, 100)]);
+      const recorder = await consume(topic);
+      await recorder.reached(0, 100n);
+      await recorder.reached(1, 100n);
+      recorder.batches.length = 0;
+      const stopped = { partition: 1, reason: "topic-recreated", message: "m", accept: "a" } as const;
+      recorder.claim = () =>
+        new Map<number, bigint | { stopped: typeof stopped }>([
+          [0, 90n],
+          [1, { stopped }],
+        ]);
+      await recorder.consumer.claim([0, 1, 7]);
+      expect([recorder.claims.at(-1)?.map(({ partition }) => partition), recorder.stopped]).toEqual([
+        [0, 1],
+        [stopped],
+      ]);
+      await source.produce(topic, [...numbered(0, 10), ...numbered(1, 10)]);
+      await recorder.reached(0, 110n);
+      recorder.checkAdjoining(0, 90n);
+      expect(recorder.end(1)).toBeUndefined();
+      recorder.claim = () => new Map([[1, 100n]]);
+      await recorder.consumer.claim([1]);
+      await recorder.reached(1, 110n);
+      recorder.checkAdjoining(1, 100n);
+    });
+
     it("should_stop_a_partition_that_retention_passed_and_name_the_lost_range", async () => {
       const topic = await topicOf(2);
       const fat = Array.from({ length: 30 }, () => ({

@@ -4,8 +4,12 @@
 import { randomUUID } from "node:crypto";
 import kafkajs, { type CompressionTypes, type Kafka } from "kafkajs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { CoreFeed } from "../../services/common/feed/core.ts";
+import { Feed } from "../../services/common/feed/feed.ts";
+import { MemoryBudget } from "../../services/common/feed/memory.ts";
 import { decompressSnappy } from "../../services/common/log/kafka/codecs.ts";
 import type { LogSource } from "../../services/common/log/source.ts";
+import { silentLogger } from "../../services/common/process/logger.ts";
 import {
   eventually,
   freshTopic,
@@ -190,15 +194,60 @@ describe.skipIf(!brokers)("log on Kafka", () => {
     recorder.checkAdjoining(0, 0n);
   });
 
-  it("should_name_the_state_when_the_topic_is_deleted_under_a_consumer", async () => {
+  it("should_end_with_a_named_state_when_the_topic_is_deleted_under_a_consumer", async () => {
     const topic = await topicOf(1);
     const recorder = await consume(topic);
     await source.produce(topic, numbered(0, 5));
     await recorder.reached(0, 5n);
     await withAdmin(brokers, (admin) => admin.deleteTopics({ topics: [topic] }));
     const state = await eventually("stopped", () => recorder.stopped[0]);
-    expect(state.reason).toBe("topic-missing");
+    // No partition: kafkajs never joins again, so all of the consumer has ended.
+    expect([state.reason, state.partition]).toEqual(["topic-missing", undefined]);
+    await recorder.consumer.close();
     expect(await source.ranges(topic)).toBeNull();
+  });
+
+  it("should_begin_again_with_a_new_consumer_once_a_deleted_topic_is_there_again", async () => {
+    const topic = await topicOf(1);
+    const applied = new Map<number, bigint>([[0, 0n]]);
+    const core: CoreFeed = {
+      append: async ({ partition, to }) => {
+        applied.set(partition, to);
+        return { next: to, accepted: 0, notRecords: 0, memtableBytes: 0, bad: [], acks: [] };
+      },
+      refresh: async () => {
+        const partitions = [...applied].map(([partition, next]) => ({
+          source: 0,
+          partition,
+          applied: String(next),
+          checkpoint: { next: String(next), last: null },
+        }));
+        return JSON.stringify({ retired: false, feedBytes: 0, partitions });
+      },
+    };
+    const assignment = { kind: "all" } as const;
+    const rest = { logger: silentLogger(), incarnation: "i", sourceId: 0, budget: new MemoryBudget(1e9) };
+    const feed = new Feed({ ...rest, source, core, topic, assignment });
+    await feed.start();
+    await source.produce(topic, numbered(0, 5));
+    expect(await feed.waitFor(0, 5n, 20_000)).toBe(true);
+    await withAdmin(brokers, (admin) => admin.deleteTopics({ topics: [topic] }));
+    await eventually("the missing topic", () => feed.stopped()[0]?.reason === "topic-missing", 60_000);
+    await eventually("a topic of that name", () =>
+      source.ensureTopic(topic, 1).then(
+        () => true,
+        () => false,
+      ),
+    );
+    await eventually("the shorter log", () => feed.stopped()[0]?.reason === "beyond-end", 60_000);
+    // A person accepts, and what stopped is looked at again.
+    applied.set(0, 0n);
+    await source.produce(topic, numbered(0, 7));
+    await eventually("the way on", async () => {
+      await feed.retryStopped();
+      return feed.stopped().length === 0 && applied.get(0) === 7n;
+    });
+    await feed.close();
   });
 
   it("should_serve_other_topics_after_one_that_it_used_was_deleted", async () => {

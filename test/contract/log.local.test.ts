@@ -2,7 +2,7 @@
  * What only the local log promises: one process, durability over SIGKILL, a torn tail cut, damage named.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { appendFile, mkdtemp, open, readdir, rm, stat, truncate } from "node:fs/promises";
+import { appendFile, mkdtemp, open, readdir, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -59,7 +59,7 @@ describe("the local log", () => {
     return found;
   }
   async function newest(directory: string): Promise<string> {
-    const names = (await readdir(join(directory, TOPIC, "0"))).sort();
+    const names = (await readdir(join(directory, TOPIC, "0"))).filter((name) => name.endsWith(".log")).sort();
     return join(directory, TOPIC, "0", names.at(-1) as string);
   }
   function child(mode: string, directory: string): ChildProcess {
@@ -147,6 +147,90 @@ describe("the local log", () => {
     expect(await values(await started(directory))).toEqual(["v0", "n1"]);
   });
 
+  it("should_cut_nothing_where_a_later_group_proves_that_the_damaged_one_was_acknowledged", async () => {
+    const directory = await fresh();
+    const source = await started(directory);
+    await source.ensureTopic(TOPIC, 1);
+    const sizes: number[] = [];
+    for (const prefix of ["a", "b", "c"]) {
+      await source.produce(TOPIC, numbered(0, 3, prefix));
+      sizes.push((await stat(await newest(directory))).size);
+    }
+    await stopped(source);
+    const path = await newest(directory);
+    const flip = async (at: number) => {
+      const handle = await open(path, "r+");
+      const { buffer } = await handle.read(Buffer.alloc(1), 0, 1, at);
+      await handle.write(Buffer.from([(buffer[0] as number) ^ 1]), 0, 1, at);
+      await handle.close();
+    };
+    const [first, second] = sizes as [number, number, number];
+    // Every field of a frame, first and last of its group: length, checksum, group, body.
+    for (const at of [16, 20, 24, 40, first - 1, first, first + 9, second - 1]) {
+      await flip(at);
+      await expect(started(directory)).rejects.toMatchObject({ code: "CORRUPT" });
+      expect((await stat(path)).size).toBe(sizes[2]);
+      await flip(at);
+    }
+    // The last group cannot be told from a write that was cut off: put aside, not thrown away.
+    await flip(second + 20);
+    const again = await started(directory);
+    expect(await values(again)).toEqual(["a0", "a1", "a2", "b0", "b1", "b2"]);
+    const torn = (await readdir(join(directory, TOPIC, "0"))).filter((name) => name.endsWith(".torn"));
+    expect(torn).toEqual([`${"0".repeat(20)}.log.${second}.torn`]);
+    const kept = await stat(join(directory, TOPIC, "0", torn[0] as string));
+    expect(kept.size).toBe((sizes[2] as number) - second);
+  });
+
+  it("should_not_take_a_torn_record_for_damage_because_it_carries_frames_of_another_log", async () => {
+    const directory = await fresh();
+    const source = await started(directory);
+    await source.ensureTopic(TOPIC, 1);
+    await source.produce(TOPIC, numbered(0, 3));
+    // A record whose value is a frame as it would lie in this very place, of an offset long passed.
+    const size = (await stat(await newest(directory))).size;
+    const inner = Buffer.alloc(200);
+    const end = writeFrame(
+      inner,
+      0,
+      { key: null, value: text("x") },
+      { offset: 1n, timestamp: 1, group: size + 1 },
+    );
+    await source.produce(TOPIC, [{ partition: 0, key: null, value: inner.subarray(0, end) }]);
+    await stopped(source);
+    await truncate(await newest(directory), (await stat(await newest(directory))).size - 1);
+    expect(await values(await started(directory))).toEqual(["v0", "v1", "v2"]);
+  });
+
+  it("should_name_the_format_of_a_log_that_another_version_wrote", async () => {
+    const directory = await fresh();
+    await stopped(await started(directory));
+    await writeFile(join(directory, "log.json"), '{"format":1,"cluster":"local-x"}');
+    await expect(started(directory)).rejects.toMatchObject({
+      code: "MISMATCH",
+      message: expect.stringContaining("has format 1, this version reads 2"),
+    });
+  });
+
+  it("should_doubt_a_call_that_is_written_in_part", async () => {
+    const directory = await fresh();
+    // The clock is asked once for the topic and once a group; the second group fails.
+    let asked = 0;
+    const source = await started(directory, () => {
+      asked += 1;
+      if (asked === 3) throw new Error("no space left");
+      return 1_000;
+    });
+    await source.ensureTopic(TOPIC, 1);
+    const part = { partition: 0, key: null, value: Buffer.alloc(5_000_000) };
+    await expect(source.produce(TOPIC, [part, part])).rejects.toMatchObject({
+      code: "UNAVAILABLE",
+      doubt: true,
+      retriable: false,
+    });
+    expect((await source.ranges(TOPIC))?.[0]?.high).toBe(1n);
+  });
+
   it("should_name_damage_to_acknowledged_records_and_cut_nothing", async () => {
     const directory = await fresh();
     const source = new LocalSource({ directory, logger: silentLogger() });
@@ -201,6 +285,24 @@ describe("the local log", () => {
     expect(times).toEqual([1_000, 1_000, 1_000, 2_000]);
   });
 
+  it("should_find_an_offset_by_time_in_any_of_its_segments", async () => {
+    const directory = await fresh();
+    let clock = 0;
+    const source = await started(directory, () => clock);
+    await source.ensureTopic(TOPIC, 1);
+    for (let i = 0; i < 40; i++) {
+      // Four groups a time, so that one time spans two segments.
+      clock = 10 * Math.floor(i / 4);
+      await source.produce(TOPIC, numbered(0, 10));
+    }
+    expect((await readdir(join(directory, TOPIC, "0"))).length).toBeGreaterThan(3);
+    for (let time = 0; time <= 90; time++) {
+      const [found] = await source.offsetsAt(TOPIC, time);
+      expect(found?.offset).toBe(BigInt(40 * Math.ceil(time / 10)));
+    }
+    expect((await source.offsetsAt(TOPIC, 91))[0]?.offset).toBe(400n);
+  });
+
   it("should_refuse_names_and_records_that_it_cannot_hold", async () => {
     const source = await started(await fresh());
     for (const name of ["..", "a/b", "", "@reports"]) {
@@ -228,7 +330,7 @@ describe("the local log", () => {
         (message, offset, timestamp, cut) => {
           const size = frameBytes(message);
           const buffer = Buffer.alloc(size + 5);
-          expect(writeFrame(buffer, 5, message, offset, timestamp)).toBe(size + 5);
+          expect(writeFrame(buffer, 5, message, { offset, timestamp, group: 16 })).toBe(size + 5);
           const frame = readFrame(buffer, 5, () => "here");
           expect(frame?.end).toBe(size + 5);
           expect(frame?.record).toMatchObject({ offset, timestamp });

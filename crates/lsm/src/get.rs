@@ -37,15 +37,15 @@ pub struct Got {
 }
 
 impl Incarnation {
-    /// The vector of a live record, as a query by element needs it.
+    /// The vector of a live record as of the scope, as a query by element needs it.
     ///
     /// # Errors
     /// `NOT_FOUND` when the key has no live record; read errors.
-    pub async fn vector_of(&self, id: &str) -> Result<Vec<f32>> {
+    pub async fn vector_of(&self, id: &str, scope: Scope) -> Result<Vec<f32>> {
         let found = self
             .get(
                 &[id],
-                Scope::Fresh,
+                scope,
                 Want {
                     vector: true,
                     attrs: false,

@@ -53,6 +53,15 @@ pub fn invalid(message: String) -> Failure {
     }
 }
 
+/// Too much at once: worth another try.
+pub fn unavailable(message: String) -> Failure {
+    Failure {
+        code: ErrorKind::Unavailable.code(),
+        message,
+        refused: false,
+    }
+}
+
 /// JSON text of a value of ours.
 pub fn json(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|e| Failure {

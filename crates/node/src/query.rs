@@ -4,8 +4,6 @@
 //! pass over the blocks. Ids and attributes come back as one buffer each with end
 //! offsets, so that the RESP encoder copies slices and no string is made.
 
-use std::collections::BTreeMap;
-
 use napi::bindgen_prelude::{BigInt, Float64Array, Uint8Array, Uint32Array};
 use napi_derive::napi;
 use vexlake_lsm::record::{parse_vector_text, parse_vector_values};
@@ -60,6 +58,9 @@ pub struct SearchReply {
     pub error: Option<ReplyError>,
 }
 
+/// What one call of the engine answers: (collection, scope, searches by request).
+type Group<'a> = (&'a str, Scope, Vec<(usize, Search)>);
+
 /// Reads a scope word.
 pub fn scope(word: &str, version: Option<&BigInt>) -> Result<Scope> {
     match (word, version) {
@@ -75,21 +76,28 @@ pub fn scope(word: &str, version: Option<&BigInt>) -> Result<Scope> {
 impl Lake {
     pub(crate) async fn search_all(&self, requests: Vec<SearchRequest>) -> Vec<SearchReply> {
         let mut replies: Vec<Option<SearchReply>> = requests.iter().map(|_| None).collect();
-        let mut groups: BTreeMap<(String, String, u64), Vec<(usize, Search)>> = BTreeMap::new();
+        // Pipelined requests share a collection and a scope: a list finds their group at once.
+        let mut groups: Vec<Group> = Vec::new();
         for (index, request) in requests.iter().enumerate() {
             match self.prepare(request).await {
                 // k = 0 asks only whether the vector is acceptable.
                 Ok(_) if request.k == 0 => replies[index] = Some(pack(&[], false, 0, 0)),
-                Ok((version, search)) => {
-                    let group = (request.collection.clone(), request.scope.clone(), version);
-                    groups.entry(group).or_default().push((index, search));
+                Ok((scope, search)) => {
+                    let name = request.collection.as_str();
+                    match groups
+                        .iter_mut()
+                        .find(|(c, s, _)| (*c, *s) == (name, scope))
+                    {
+                        Some((.., members)) => members.push((index, search)),
+                        None => groups.push((name, scope, vec![(index, search)])),
+                    }
                 }
                 Err(failure) => replies[index] = Some(refused(&failure)),
             }
         }
-        for ((collection, word, version), members) in groups {
+        for (collection, scope, members) in groups {
             let (indexes, searches): (Vec<usize>, Vec<Search>) = members.into_iter().unzip();
-            let answered = self.answer(&collection, &word, version, &searches).await;
+            let answered = self.answer(collection, scope, &searches).await;
             for (position, index) in indexes.into_iter().enumerate() {
                 replies[index] = Some(match &answered {
                     Ok(answers) => {
@@ -111,11 +119,9 @@ impl Lake {
     async fn answer(
         &self,
         collection: &str,
-        word: &str,
-        version: u64,
+        scope: Scope,
         searches: &[Search],
     ) -> Result<vexlake_lsm::Answers> {
-        let scope = scope(word, Some(&BigInt::from(version)))?;
         Ok(self
             .incarnation(collection)
             .await?
@@ -125,13 +131,10 @@ impl Lake {
 
     /// One request as the engine takes it. Checked alone, so that a bad request
     /// cannot spoil the group it was pipelined with.
-    async fn prepare(&self, request: &SearchRequest) -> Result<(u64, Search)> {
-        let version = match &request.version {
-            Some(version) => offset("version", version)?,
-            None => 0,
-        };
+    async fn prepare(&self, request: &SearchRequest) -> Result<(Scope, Search)> {
+        let scope = scope(&request.scope, request.version.as_ref())?;
         let search = Search {
-            vector: self.vector(request).await?,
+            vector: self.vector(request, scope).await?,
             k: (request.k as usize).max(1),
             score_min: request.score_min.map(|score| score as f32),
             with_attrs: request.with_attrs,
@@ -144,10 +147,10 @@ impl Lake {
                 .await?
                 .check(&search)?;
         }
-        Ok((version, search))
+        Ok((scope, search))
     }
 
-    async fn vector(&self, request: &SearchRequest) -> Result<Vec<f32>> {
+    async fn vector(&self, request: &SearchRequest, scope: Scope) -> Result<Vec<f32>> {
         let VectorArgument {
             kind,
             bytes,
@@ -191,7 +194,7 @@ impl Lake {
                 let id = std::str::from_utf8(id)
                     .map_err(|e| invalid(format!("element is not UTF-8: {e}")))?;
                 let incarnation = self.incarnation(&request.collection).await?;
-                Ok(incarnation.vector_of(id).await?)
+                Ok(incarnation.vector_of(id, scope).await?)
             }
             other => {
                 return Err(invalid(format!(

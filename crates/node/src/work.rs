@@ -12,14 +12,18 @@ use vexlake_manifest::Invariant;
 
 use crate::Lake;
 use crate::append::offset;
-use crate::error::{Result, invalid, json, parse};
+use crate::error::{Result, invalid, json, parse, unavailable};
 
 pub type ProgressCallback = ThreadsafeFunction<String, (), String, napi::Status, false, true>;
 
-/// One step of a recount: begin, then add batches, then finish.
+/// Recounts at once; each holds ~100 bytes a distinct key and a snapshot.
+const SESSIONS_MAX: usize = 16;
+
+/// One step of a recount: begin, then add batches, then finish, or abort. A step
+/// that fails ends the recount.
 #[napi(object)]
 pub struct VerifyStep {
-    /// `begin`, `add` or `finish`.
+    /// `begin`, `add`, `finish` or `abort`.
     pub step: String,
     /// Name of the recount, chosen by the caller.
     pub session: String,
@@ -129,7 +133,11 @@ impl Lake {
                         json!({"source": source, "partition": partition, "start": start, "next": next})
                     })
                     .collect();
-                self.verifications.lock().insert(step.session, verification);
+                let mut verifications = self.verifications.lock();
+                if verifications.len() >= SESSIONS_MAX {
+                    return Err(unavailable(format!("{SESSIONS_MAX} recounts run already")));
+                }
+                verifications.insert(step.session, verification);
                 Ok(json!({"stretches": stretches}).to_string())
             }
             "add" => {
@@ -140,22 +148,26 @@ impl Lake {
                 let to = offset("to", step.to.as_ref().ok_or_else(|| missing("to"))?)?;
                 let source = step.source.ok_or_else(|| missing("source"))?;
                 let partition = step.partition.ok_or_else(|| missing("partition"))?;
-                let mut verifications = self.verifications.lock();
-                let verification = verifications
-                    .get_mut(&step.session)
-                    .ok_or_else(|| missing("a session that was begun"))?;
+                // Out of the map while it judges: others must not wait for that.
+                let mut verification = self.begun(&step.session)?;
                 verification.add(source, partition, from, to, table.as_ref(), &buffers)?;
+                self.verifications.lock().insert(step.session, verification);
                 Ok("{}".to_owned())
             }
-            "finish" => {
-                let found = self.verifications.lock().remove(&step.session);
-                let verification = found.ok_or_else(|| missing("a session that was begun"))?;
-                json(&verification.finish().await?)
+            "finish" => json(&self.begun(&step.session)?.finish().await?),
+            "abort" => {
+                self.verifications.lock().remove(&step.session);
+                Ok("{}".to_owned())
             }
             other => Err(invalid(format!(
-                "verify step is {other:?}, allowed are begin, add and finish"
+                "verify step is {other:?}, allowed are begin, add, finish and abort"
             ))),
         }
+    }
+
+    fn begun(&self, session: &str) -> Result<Verification> {
+        let found = self.verifications.lock().remove(session);
+        found.ok_or_else(|| invalid(format!("no recount {session:?} was begun")))
     }
 
     pub(crate) fn metrics_now(&self) -> Value {

@@ -2,7 +2,7 @@
 import { findCollection, isOpen, liveSource, parseBeginning, readCatalog } from "../../common/catalog.ts";
 import { ConfigError } from "../../common/process/error.ts";
 import { EXIT } from "../../common/process/exit.ts";
-import { acceptChanges, switchSource } from "../../common/source-changes.ts";
+import { type Accepted, acceptAll, switchSource } from "../../common/source-changes.ts";
 import { type Arguments, positional, text, whole } from "../args.ts";
 import { type Context, isServersWork, openContext, openLake, openLog } from "../context.ts";
 import { columns, print, printJson } from "../output.ts";
@@ -55,27 +55,39 @@ async function accept(context: Context): Promise<number> {
   const name = positional(args, 1, "collection");
   const db = whole(args, "db", 0, 15) ?? 0;
   const partition = whole(args, "partition", 0, 1_000_000);
-  if (isServersWork(context)) {
-    const only = partition === undefined ? "" : `&partition=${partition}`;
-    printJson(
-      await serverCall(
-        context,
-        "POST",
-        `/api/v1/accept?db=${db}&collection=${encodeURIComponent(name)}${only}`,
-      ),
-    );
-    return EXIT.ok;
-  }
+  const accepted =
+    context.running || isServersWork(context)
+      ? await acceptInServer(context, db, name, partition)
+      : await acceptHere(context, db, name, partition);
+  if (context.json) printJson(accepted);
+  else if (accepted.length === 0) print(`nothing to accept: ${name} and its topic agree`);
+  else
+    for (const { what, incarnation, partition: p, from, to } of accepted)
+      print(`${what}: incarnation ${incarnation}, partition ${p}, offsets ${from} to ${to}`);
+  return EXIT.ok;
+}
+
+/** The running lake knows what it has consumed and not committed yet, and a local log is its own. */
+async function acceptInServer(
+  context: Context,
+  db: number,
+  name: string,
+  partition: number | undefined,
+): Promise<Accepted[]> {
+  const only = partition === undefined ? "" : `&partition=${partition}`;
+  const path = `/api/v1/accept?db=${db}&collection=${encodeURIComponent(name)}${only}`;
+  return (await serverCall(context, "POST", path)) as Accepted[];
+}
+
+async function acceptHere(
+  context: Context,
+  db: number,
+  name: string,
+  partition: number | undefined,
+): Promise<Accepted[]> {
   const [{ lake, close }, log] = await Promise.all([openLake(context, "cli"), openLog(context)]);
   try {
-    const { live } = await findCollection(lake, db, name);
-    const accepted = await acceptChanges(lake, log, live, partition);
-    if (context.json) printJson(accepted);
-    else if (accepted.length === 0) print(`nothing to accept: ${name} and its topic agree`);
-    else
-      for (const { what, partition: p, from, to } of accepted)
-        print(`${what}: partition ${p}, offsets ${from} to ${to}`);
-    return EXIT.ok;
+    return await acceptAll(lake, log, await findCollection(lake, db, name), partition);
   } finally {
     await log.close();
     await close();

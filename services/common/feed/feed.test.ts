@@ -8,12 +8,13 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { fingerprintOf } from "../log/fingerprint.ts";
 import { LocalSource } from "../log/local/source.ts";
-import type { LogRecord, ProducedMessage, StoppedState } from "../log/source.ts";
+import type { ConsumerHandlers, LogRecord, ProducedMessage, StoppedState } from "../log/source.ts";
 import { RECORD_ENTRY_BYTES } from "../log/table.ts";
 import { VexError } from "../process/error.ts";
 import { silentLogger } from "../process/logger.ts";
 import type { AppendBatch, AppendResult, CoreFeed } from "./core.ts";
-import { type BadRecord, Feed, type FeedOptions } from "./feed.ts";
+import { Feed, type FeedOptions } from "./feed.ts";
+import type { BadRecord } from "./letters.ts";
 import { MemoryBudget } from "./memory.ts";
 
 const TOPIC = "vexlake.0.docs";
@@ -283,7 +284,8 @@ describe("feed", () => {
     core.script = () => ({});
     await feed.reclaim([0]);
     expect(await feed.waitFor(0, 3n, DEADLINE_MS)).toBe(true);
-    expect([feed.stopped(), states.at(-1)]).toEqual([[], null]);
+    await until(() => feed.stopped().length === 0);
+    expect(states.at(-1)).toBeNull();
   });
 
   it("should_stop_a_partition_whose_topic_was_made_anew_and_go_on_when_the_record_is_the_same", async () => {
@@ -390,7 +392,132 @@ describe("feed", () => {
     expect(core.keys(0)).toEqual(["c"]);
   });
 
-  it("should_refuse_to_start_on_a_topic_that_is_not_there", async () => {
-    await expect(started({ topic: "vexlake.0.none" })).rejects.toMatchObject({ code: "NOT_FOUND" });
+  it("should_name_a_topic_that_is_not_there_and_consume_it_once_it_is", async () => {
+    const feed = await started({ topic: "vexlake.0.none" });
+    expect(feed.stopped()).toMatchObject([{ reason: "topic-missing" }]);
+    expect(feed.refusal()).toContain("no topic vexlake.0.none");
+    await source.ensureTopic("vexlake.0.none", 1);
+    await source.produce("vexlake.0.none", keyed(0, "a"));
+    expect(await feed.waitFor(0, 1n, DEADLINE_MS)).toBe(true);
+    expect(feed.stopped()).toEqual([]);
+  });
+
+  it("should_make_a_new_consumer_when_one_has_ended_and_say_so_meanwhile", async () => {
+    const lives: ConsumerHandlers[] = [];
+    const log = Object.create(source) as LocalSource;
+    let refused = 0;
+    log.consume = async (options, handlers) => {
+      if (lives.length === 1 && refused++ < 2) throw new VexError("INVALID", "not authorised");
+      lives.push(handlers);
+      return await source.consume(options, handlers);
+    };
+    const feed = await started({ source: log });
+    await source.produce(TOPIC, keyed(0, "a"));
+    expect(await feed.waitFor(0, 1n, DEADLINE_MS)).toBe(true);
+    const crash = { reason: "crashed", message: "a batch does not decode", accept: "" } as const;
+    lives[0]?.stopped(crash);
+    await source.produce(TOPIC, keyed(0, "b"));
+    expect(feed.stopped()).toMatchObject([
+      { partition: 0, reason: "crashed" },
+      { partition: 1, reason: "crashed" },
+    ]);
+    // What a look at the stopped partitions must not do: call a dead consumer well.
+    await feed.retryStopped();
+    expect(feed.refusal()).toBe(crash.message);
+    expect(await feed.waitFor(0, 2n, DEADLINE_MS)).toBe(true);
+    await until(() => feed.stopped().length === 0);
+    expect([lives.length, core.keys(0)]).toEqual([2, ["a", "b"]]);
+  });
+
+  it("should_hold_back_seal_and_partition_while_a_dead_letter_cannot_be_sent", async () => {
+    core.script = ({ partition, from }) =>
+      partition === 0 && from < 2n
+        ? { bad: [{ offset: 1n, reason: "bad-dimension", message: "3 not 4" }] }
+        : {};
+    let refusing = true;
+    const sent: string[] = [];
+    const feed = await started({
+      onBad: async (bad) => {
+        if (refusing) throw new VexError("INVALID", "not authorised to write to the topic");
+        sent.push(...bad.map(({ record }) => String(record.key)));
+      },
+    });
+    await source.produce(TOPIC, keyed(0, "a", "b"));
+    await until(() => feed.stopped().length === 1);
+    await source.produce(TOPIC, keyed(0, "c"));
+    let sealed = 0;
+    const seal = async () => {
+      sealed += 1;
+    };
+    await expect(feed.settled(seal)).rejects.toThrow(/not authorised/);
+    await feed.retryStopped();
+    // The other partition goes on meanwhile, so this one could have as well.
+    await source.produce(TOPIC, keyed(1, "x"));
+    expect(await feed.waitFor(1, 1n, DEADLINE_MS)).toBe(true);
+    for (let turn = 0; turn < 50; turn++) await new Promise((resolve) => setImmediate(resolve));
+    expect(feed.stopped()).toMatchObject([{ partition: 0, reason: "failed" }]);
+    expect([sealed, core.keys(0)]).toEqual([0, ["a", "b"]]);
+    refusing = false;
+    await feed.settled(seal);
+    expect([sealed, sent]).toEqual([1, ["b"]]);
+    await feed.retryStopped();
+    expect(await feed.waitFor(0, 3n, DEADLINE_MS)).toBe(true);
+    await until(() => feed.stopped().length === 0);
+    expect([sent, core.keys(0)]).toEqual([["b"], ["a", "b", "c"]]);
+  });
+
+  it("should_close_while_a_dead_letter_waits_for_a_log_that_is_away", async () => {
+    core.script = ({ from }) => ({ bad: [{ offset: from, reason: "bad-dimension", message: "3 not 4" }] });
+    let waiting = false;
+    const feed = await started({
+      onBad: (_, signal) =>
+        new Promise((_resolve, reject) => {
+          waiting = true;
+          const closing = () => reject(new VexError("UNAVAILABLE", "closing"));
+          if (signal.aborted) closing();
+          signal.addEventListener("abort", closing);
+        }),
+    });
+    await source.produce(TOPIC, keyed(0, "a"));
+    await until(() => waiting);
+    await feed.close();
+    await expect(feed.settled(async () => {})).rejects.toThrow();
+  });
+
+  it("should_stay_stopped_between_the_looks_at_a_record_that_stays_bad", async () => {
+    core.script = ({ from }) => ({
+      next: from,
+      failedAt: from,
+      bad: [{ offset: from, reason: "not-finite", message: "number 2 is NaN" }],
+    });
+    const changes: (string | undefined)[] = [];
+    const feed = await started({
+      badRecord: "fail",
+      onStopped: (_, state) => changes.push(state?.reason),
+    });
+    await source.produce(TOPIC, keyed(0, "a"));
+    await until(() => feed.stopped().length === 1);
+    for (let look = 0; look < 3; look++) {
+      const before = feed.totals.batches;
+      await feed.retryStopped();
+      await until(() => feed.totals.batches > before);
+      expect(feed.stopped()).toHaveLength(1);
+    }
+    expect([changes, feed.totals.bad]).toEqual([["bad-record"], 0]);
+  });
+
+  it("should_stop_a_running_partition_that_a_claim_finds_stopped", async () => {
+    const feed = await started();
+    await source.produce(TOPIC, keyed(0, "a"));
+    expect(await feed.waitFor(0, 1n, DEADLINE_MS)).toBe(true);
+    core.partitions.delete(0);
+    await feed.reclaim();
+    expect(feed.stopped()).toMatchObject([{ partition: 0, reason: "partitions-added" }]);
+    core.partitions.set(0, { applied: 1n, next: 1n, last: null });
+    await source.produce(TOPIC, [...keyed(0, "b"), ...keyed(1, "x")]);
+    expect(await feed.waitFor(1, 1n, DEADLINE_MS)).toBe(true);
+    expect(core.keys(0)).toEqual(["a"]);
+    await feed.retryStopped();
+    expect(await feed.waitFor(0, 2n, DEADLINE_MS)).toBe(true);
   });
 });

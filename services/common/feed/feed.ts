@@ -2,33 +2,40 @@
  * Feed: brings one incarnation's topic from a LogSource into the core. Ingest's memtable and a query
  * node's tail are fed by the same code; they differ in `onBad` and in what empties the memory.
  *
- * 1. Claim: refresh the core; a partition starts where the core stands (committed, or further in its
+ * 1. Life: consume until the consumer ends, close it, wait, consume anew, until the feed closes. A log
+ *    that is away, a topic that is missing and a consumer that crashed for good are all this one loop;
+ *    what is not just away shows as a named stopped state meanwhile.
+ * 2. Claim: refresh the core; a partition starts where the core stands (committed, or further in its
  *    memory). Checked: low ≤ next ≤ high, and that the last committed record still reads the same.
  *    A partition that fails this, or that no checkpoint knows, stops with a named state.
- * 2. Batch: pack buffers and table, append in one call. Then the applied offset and the verdicts on
+ * 3. Batch: pack buffers and table, append in one call. Then the applied offset and the verdicts on
  *    writes are told to those who wait, and bad records go to `onBad`, awaited before the next batch.
- * 3. Memory: what the core holds counts against a shared budget; over it partitions pause, never the
+ * 4. Memory: what the core holds counts against a shared budget; over it partitions pause, never the
  *    loop.
  *
  * An append that fails for now (a patch reads its base from the store) is tried again until it works
  * or the feed closes; its partition waits. CONFLICT means that the core stands elsewhere: ask it and
  * seek. Anything else stops the partition. Appending a stretch twice changes nothing, so none of this
  * needs to be exact.
+ *
+ * Invariant: nothing is sealed while the dead letter of a record that it passes is unacknowledged.
  */
-import { rangeStop, stoppedState } from "../log/claim.ts";
+import { rangeStop, stopOf, stoppedState } from "../log/claim.ts";
 import { compareFingerprint } from "../log/fingerprint.ts";
 import type {
   Assignment,
+  ConsumerHandlers,
   LogBatch,
   LogConsumer,
-  LogRecord,
   LogSource,
   PartitionRange,
   StoppedState,
+  StopReason,
 } from "../log/source.ts";
 import { packBatch } from "../log/table.ts";
 import { VexError, vexErrorFrom } from "../process/error.ts";
 import type { Logger } from "../process/logger.ts";
+import { pause } from "../process/pause.ts";
 import { Barrier } from "./barrier.ts";
 import {
   type AppendBatch,
@@ -37,21 +44,18 @@ import {
   type FeedDescription,
   parseDescription,
 } from "./core.ts";
+import { badRecords, type SendLetters, WaitingLetters } from "./letters.ts";
 import type { MemoryBudget } from "./memory.ts";
+import { Stops } from "./stops.ts";
 import { OffsetWaiters, type WriteVerdict, WriteWaiters } from "./waiters.ts";
 
 /** Waits between tries of consume and append: 100 ms doubling to 5 s, until it works or closes. */
 const BACKOFF_MIN_MS = 100;
 const BACKOFF_MAX_MS = 5_000;
+/** A consumer that lived this long does not wait for the crashes before it. */
+const STEADY_MS = 60_000;
 /** The core's answer moves at most once per lost race; five in a row is a defect. */
 const CONFLICTS_MAX = 5;
-
-export interface BadRecord {
-  partition: number;
-  record: LogRecord;
-  reason: string;
-  message: string;
-}
 
 export interface FeedOptions {
   source: LogSource;
@@ -67,8 +71,8 @@ export interface FeedOptions {
   format?: AppendBatch["format"];
   badRecord?: AppendBatch["badRecord"];
   budget: MemoryBudget;
-  /** Bad records of one batch; resolves when they are safe. Absent: they are ignored (a tail's). */
-  onBad?: (bad: BadRecord[]) => Promise<void>;
+  /** Bad records of one batch. Absent: they are ignored (a tail's). */
+  onBad?: SendLetters;
   /** A partition stopped (a state) or goes on (null). */
   onStopped?: (partition: number | undefined, state: StoppedState | null) => void;
   /** After each append, for seals by size. */
@@ -82,65 +86,44 @@ export interface FeedTotals {
   bad: number;
 }
 
-/** Stands for the whole consumer among the stopped states. */
-const ALL = -1;
-
 export class Feed {
   readonly totals: FeedTotals = { batches: 0, accepted: 0, notRecords: 0, bad: 0 };
   readonly #options: FeedOptions;
   readonly #applied = new Map<number, bigint>();
-  readonly #stopped = new Map<number, StoppedState>();
+  readonly #stops: Stops;
   readonly #conflicts = new Map<number, number>();
   readonly #offsets = new OffsetWaiters();
   readonly #writes = new WriteWaiters();
   readonly #barrier = new Barrier();
+  readonly #letters: WaitingLetters;
   readonly #unlisten: () => void;
-  readonly #closing = Promise.withResolvers<void>();
+  readonly #closing = new AbortController();
+  /** Resolves when the topic is consumed or the feed stands in a named state. */
+  readonly #begun = Promise.withResolvers<void>();
+  #life: Promise<void> | null = null;
   #consumer: LogConsumer | null = null;
   #away: string | null = "not started";
-  #closed = false;
+  #retrying = false;
 
   constructor(options: FeedOptions) {
+    const { topic, logger, collection, onStopped } = options;
     this.#options = options;
+    this.#stops = new Stops({ topic, logger, collection, onStopped });
+    this.#letters = new WaitingLetters(options.onBad ?? (async () => {}), this.#closing.signal);
     this.#unlisten = options.budget.listen(() => this.#applyBudget());
   }
 
-  /** Resolves when the topic is being consumed; waits for a log that is away, throws what stays wrong. */
+  /** Resolves when the topic is being consumed, or stands in a named state; waits for a log that is away. */
   async start(): Promise<void> {
-    const { source, topic, assignment, logger } = this.#options;
-    const handlers = {
-      claim: (ranges: PartitionRange[]) => this.#claim(ranges),
-      batch: (batch: LogBatch) => this.#barrier.pass(() => this.#batch(batch)),
-      revoked: async (partitions: number[]) => this.#revoked(partitions),
-      stopped: (state: StoppedState) => this.#stop(state),
-      away: (reason: string | null) => {
-        this.#away = reason;
-      },
-    };
-    for (let wait = BACKOFF_MIN_MS; !this.#closed; wait = Math.min(wait * 2, BACKOFF_MAX_MS)) {
-      try {
-        const consumer = await source.consume({ topic, assignment }, handlers);
-        this.#consumer = consumer;
-        if (this.#closed) await consumer.close();
-        if (this.#away === "not started") this.#away = null;
-        this.#applyBudget();
-        return;
-      } catch (thrown) {
-        const error = vexErrorFrom(thrown);
-        if (!error.retriable) throw error;
-        this.#away = error.message;
-        logger.warn({ topic, err: error }, "the log is away, trying again");
-        await this.#pause(wait);
-      }
-    }
+    this.#life ??= this.#live();
+    await this.#begun.promise;
   }
 
   async close(): Promise<void> {
     if (this.#closed) return;
-    this.#closed = true;
-    this.#closing.resolve();
+    this.#closing.abort();
     this.#unlisten();
-    await this.#consumer?.close();
+    await this.#life;
     this.#offsets.end();
     this.#options.budget.remove(this.#options.incarnation);
   }
@@ -168,7 +151,7 @@ export class Feed {
   }
 
   stopped(): StoppedState[] {
-    return [...this.#stopped.values()];
+    return this.#stops.list();
   }
 
   /** Why the log is not being read right now, null when it is. */
@@ -178,7 +161,7 @@ export class Feed {
 
   /** Why writes must not be produced now, undefined when they may. */
   refusal(): string | undefined {
-    return this.#stopped.values().next().value?.message;
+    return this.#stops.list()[0]?.message;
   }
 
   /** True once everything below `offset` is applied, false at the timeout. */
@@ -205,22 +188,33 @@ export class Feed {
 
   /**
    * Runs `work` while no append is under way and every dead letter is acknowledged; new appends wait
-   * for it (consumers queue and then pause meanwhile). For seals: what they take is settled.
+   * for it (consumers queue and then pause meanwhile). For seals: what they take is settled. Throws,
+   * without the work, when letters cannot be sent.
    */
   settled<T>(work: () => Promise<T>): Promise<T> {
-    return this.#barrier.exclusive(work);
+    return this.#barrier.exclusive(async () => {
+      await this.#letters.allSent();
+      return await work();
+    });
   }
 
-  /** Asks the core where it stands and goes there: after a lost race, an accepted stop, a new snapshot. */
-  async reclaim(partitions: number[] = [...this.#applied.keys(), ...this.#stopped.keys()]): Promise<void> {
-    const { source, topic } = this.#options;
-    const ranges = ((await source.ranges(topic)) ?? []).filter(({ partition }) =>
-      partitions.includes(partition),
-    );
-    for (const [partition, start] of await this.#claim(ranges)) {
-      if (typeof start === "bigint") this.#consumer?.seek(partition, start);
-      else this.#stop(start.stopped);
-    }
+  /**
+   * Asks the core where it stands and goes there: after a lost race, an accepted stop. Does not throw:
+   * what fails becomes the state of those partitions. While no consumer lives there is nothing to do,
+   * since the next one claims everything.
+   */
+  async reclaim(partitions: number[] = [...this.#applied.keys()]): Promise<void> {
+    await this.#consumer?.claim(partitions);
+  }
+
+  /** Looks again at what stands still: a person may have accepted the loss. One look at a time. */
+  async retryStopped(): Promise<void> {
+    const partitions = this.#stops.partitions();
+    if (this.#retrying || partitions.length === 0) return;
+    this.#retrying = true;
+    await this.reclaim(partitions).finally(() => {
+      this.#retrying = false;
+    });
   }
 
   /** After the core followed commits: goes on behind what they cover, where that is ahead. */
@@ -245,6 +239,74 @@ export class Feed {
     return parseDescription(await core.refresh(incarnation), sourceId);
   }
 
+  get #closed(): boolean {
+    return this.#closing.signal.aborted;
+  }
+
+  async #live(): Promise<void> {
+    const { topic, logger } = this.#options;
+    let wait = BACKOFF_MIN_MS;
+    while (!this.#closed) {
+      const begun = performance.now();
+      try {
+        await this.#consume();
+      } catch (thrown) {
+        const error = vexErrorFrom(thrown);
+        if (error.retriable) {
+          this.#away = error.message;
+          logger.warn({ topic, err: error }, "the log is away, trying again");
+        } else {
+          this.#away = null;
+          const reason: StopReason = error.code === "NOT_FOUND" ? "topic-missing" : "failed";
+          this.#stop(stoppedState(topic, reason, undefined, { message: error.message }));
+        }
+      }
+      if (performance.now() - begun > STEADY_MS) wait = BACKOFF_MIN_MS;
+      await pause(wait, this.#closing.signal);
+      wait = Math.min(wait * 2, BACKOFF_MAX_MS);
+    }
+    this.#begun.resolve();
+  }
+
+  /** The life of one consumer; throws when none comes about. */
+  async #consume(): Promise<void> {
+    const { source, topic, assignment } = this.#options;
+    const { promise: ended, resolve } = Promise.withResolvers<void>();
+    const end = () => resolve();
+    let away: string | null = null;
+    let claimed = false;
+    const handlers: ConsumerHandlers = {
+      claim: async (ranges) => {
+        const answers = await this.#claim(ranges);
+        // Another consumer's partitions may have been others.
+        if (!claimed) this.#keepOnly(ranges.map(({ partition }) => partition));
+        claimed = true;
+        return answers;
+      },
+      batch: (batch) => this.#barrier.pass(() => this.#batch(batch)),
+      revoked: async (partitions) => this.#revoked(partitions),
+      stopped: (state) => {
+        this.#stop(state);
+        if (state.partition === undefined) end();
+      },
+      away: (reason) => {
+        away = reason;
+        this.#away = reason;
+      },
+    };
+    const consumer = await source.consume({ topic, assignment }, handlers);
+    this.#consumer = consumer;
+    this.#away = away;
+    this.#applyBudget();
+    this.#begun.resolve();
+    const { signal } = this.#closing;
+    signal.addEventListener("abort", end);
+    if (signal.aborted) end();
+    await ended;
+    signal.removeEventListener("abort", end);
+    await consumer.close();
+  }
+
   async #claim(ranges: PartitionRange[]): Promise<Map<number, bigint | { stopped: StoppedState }>> {
     const description = await this.#describe();
     if (description.retired) {
@@ -252,17 +314,17 @@ export class Feed {
     }
     const starts = await Promise.all(ranges.map((range) => this.#startOf(range, description)));
     const answers = new Map<number, bigint | { stopped: StoppedState }>();
-    ranges.forEach(({ partition }, index) => {
+    ranges.forEach(({ partition, high }, index) => {
       const start = starts[index] as bigint | StoppedState;
       if (typeof start !== "bigint") {
         answers.set(partition, { stopped: start });
         return;
       }
-      if (this.#stopped.delete(partition)) this.#options.onStopped?.(partition, null);
+      this.#stops.claimed(partition, start >= high);
       this.#advance(partition, start);
       answers.set(partition, start);
     });
-    if (this.#stopped.delete(ALL)) this.#options.onStopped?.(undefined, null);
+    this.#stops.consumes();
     this.#applyBudget();
     return answers;
   }
@@ -270,6 +332,11 @@ export class Feed {
   async #startOf(range: PartitionRange, description: FeedDescription): Promise<bigint | StoppedState> {
     const { source, topic } = this.#options;
     const { partition, low, high } = range;
+    try {
+      await this.#letters.sent(partition);
+    } catch (thrown) {
+      return stopOf(topic, partition, thrown);
+    }
     const known = description.partitions.get(partition);
     if (!known) {
       return stoppedState(topic, "partitions-added", partition, {
@@ -297,8 +364,11 @@ export class Feed {
   async #batch(batch: LogBatch): Promise<void> {
     const result = await this.#append(batch);
     if (!result) return;
-    const { budget, incarnation, onAppend, onBad } = this.#options;
-    this.#count(result);
+    const { budget, incarnation, onAppend } = this.#options;
+    // The record that a partition fails at is not passed: it counts when somebody decides about it.
+    const bad = result.failedAt === undefined ? result.bad : result.bad.slice(0, -1);
+    this.#count(result, bad.length);
+    this.#letters.add(batch.partition, badRecords(batch, bad));
     budget.set(incarnation, result.memtableBytes);
     this.#advance(batch.partition, result.next);
     const reasons = new Map(result.bad.map(({ offset, reason }) => [offset, reason]));
@@ -306,9 +376,8 @@ export class Feed {
       const reason = reasons.get(verdict.offset);
       this.#writes.settle(write, reason === undefined ? verdict : { ...verdict, reason });
     }
-    onAppend?.(result);
-    const refused = result.failedAt === undefined ? result.bad : result.bad.slice(0, -1);
-    if (onBad && refused.length > 0) await onBad(badRecords(batch, refused));
+    onAppend?.({ ...result, bad });
+    await this.#letters.sent(batch.partition);
     if (result.failedAt !== undefined) {
       const { reason, message } = result.bad.at(-1) as AppendResult["bad"][number];
       const where = `${this.#options.topic}/${batch.partition} offset ${result.failedAt}`;
@@ -316,6 +385,7 @@ export class Feed {
         fields: { stop: "bad-record", offset: result.failedAt },
       });
     }
+    this.#stops.consumed(batch.partition);
   }
 
   /** null: the core stands elsewhere, and the consumer was sent there. */
@@ -342,7 +412,7 @@ export class Feed {
         if (error.code === "CONFLICT") return await this.#elsewhere(partition, error);
         if (!error.retriable || this.#closed) throw error;
         logger.warn({ topic, partition, from: String(from), err: error }, "append waits");
-        await this.#pause(wait);
+        await pause(wait, this.#closing.signal);
       }
     }
   }
@@ -358,11 +428,11 @@ export class Feed {
     return null;
   }
 
-  #count(result: AppendResult): void {
+  #count(result: AppendResult, bad: number): void {
     this.totals.batches += 1;
     this.totals.accepted += result.accepted;
     this.totals.notRecords += result.notRecords;
-    this.totals.bad += result.bad.length;
+    this.totals.bad += bad;
   }
 
   #advance(partition: number, applied: bigint): void {
@@ -373,20 +443,22 @@ export class Feed {
   #revoked(partitions: number[]): void {
     for (const partition of partitions) {
       this.#applied.delete(partition);
-      this.#stopped.delete(partition);
+      this.#stops.drop(partition);
     }
   }
 
+  /** Of a consumer's first claim: the one before it may have had other partitions. */
+  #keepOnly(partitions: number[]): void {
+    const known = [...this.#applied.keys(), ...this.#stops.partitions()];
+    this.#revoked(known.filter((partition) => !partitions.includes(partition)));
+  }
+
+  /** Without a partition: the consumer has ended, and with it each partition that it had. */
   #stop(state: StoppedState): void {
-    const { collection, logger, onStopped, topic } = this.#options;
-    const accept = collection === undefined ? state.accept : acceptCommand(collection, state);
-    const shown = { ...state, accept };
-    const before = this.#stopped.get(state.partition ?? ALL);
-    this.#stopped.set(state.partition ?? ALL, shown);
-    // Looked at again every second: said once.
-    if (before?.message === state.message) return;
-    logger.error({ topic, ...shown, lost: undefined }, state.message);
-    onStopped?.(state.partition, shown);
+    const partitions = state.partition === undefined ? [...this.#applied.keys()] : [state.partition];
+    for (const partition of partitions) this.#stops.add({ ...state, partition });
+    if (partitions.length === 0) this.#stops.add(state);
+    this.#begun.resolve();
   }
 
   #applyBudget(): void {
@@ -394,24 +466,4 @@ export class Feed {
     if (this.#options.budget.over) this.#consumer?.pause(partitions);
     else this.#consumer?.resume(partitions);
   }
-
-  #pause(ms: number): Promise<void> {
-    let timer: NodeJS.Timeout | undefined;
-    const passed = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, ms);
-    });
-    return Promise.race([passed, this.#closing.promise]).finally(() => clearTimeout(timer));
-  }
-}
-
-function acceptCommand(collection: string, { partition }: StoppedState): string {
-  return `vexlake source accept ${collection}${partition === undefined ? "" : ` --partition ${partition}`}`;
-}
-
-function badRecords(batch: LogBatch, bad: AppendResult["bad"]): BadRecord[] {
-  const records = new Map(batch.records.map((record) => [record.offset, record]));
-  return bad.flatMap(({ offset, reason, message }) => {
-    const record = records.get(offset);
-    return record ? [{ partition: batch.partition, record, reason, message }] : [];
-  });
 }

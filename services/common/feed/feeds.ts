@@ -13,7 +13,8 @@ import { foreignSource, isOpen, type Listing, liveSource, readCatalog } from "..
 import type { Assignment, LogSource, StoppedState } from "../log/source.ts";
 import { VexError, vexErrorFrom } from "../process/error.ts";
 import type { Logger } from "../process/logger.ts";
-import { type BadRecord, Feed } from "./feed.ts";
+import { Feed } from "./feed.ts";
+import type { BadRecord } from "./letters.ts";
 import type { MemoryBudget } from "./memory.ts";
 import type { WriteVerdict } from "./waiters.ts";
 
@@ -34,6 +35,12 @@ export interface FeedTarget {
   topic: string;
   sourceId: number;
   live: boolean;
+  /**
+   * Its bad records get dead letters. A replay reads what the live incarnation read before it, whose
+   * letters are there already. An incarnation that was live goes on writing them until it is retired:
+   * the one that took over may have been ahead of it, without letters. Ids grow with time.
+   */
+  letters: boolean;
 }
 
 export interface FeedsOptions {
@@ -45,7 +52,7 @@ export interface FeedsOptions {
   /** Nobody flushes what is fed here: snapshots of other processes empty it, table by table. */
   tail?: boolean;
   badRecord?: AppendBatch["badRecord"];
-  onBad?(target: FeedTarget, bad: BadRecord[]): Promise<void>;
+  onBad?(target: FeedTarget, bad: BadRecord[], signal: AbortSignal): Promise<void>;
   /** A feed begins; answers what ends with it. */
   onFeed?(target: FeedTarget, feed: Feed): FeedAttachment;
 }
@@ -61,6 +68,7 @@ interface Running {
   feed: Feed;
   attachment: FeedAttachment | null;
   started: Promise<void>;
+  ending: Promise<void> | null;
 }
 
 export class Feeds {
@@ -223,24 +231,18 @@ export class Feeds {
       for (const target of targetsOf(collection, running, this.#foreign, this.#unreadable))
         wanted.set(target.incarnation, target);
     }
-    for (const [incarnation, { target }] of [...this.#running]) {
-      // A switched source is another topic or epoch: what reads the old one ends.
-      if (wanted.get(incarnation)?.sourceId !== target.sourceId) await this.#end(incarnation);
-    }
     if (this.#closed) return;
+    // Nothing here waits for one incarnation, so that a sick one holds up no other.
+    for (const { target, feed, ending } of this.#running.values()) {
+      // A switched source is another topic or epoch: what reads the old one ends.
+      if (wanted.get(target.incarnation)?.sourceId !== target.sourceId) void this.#end(target.incarnation);
+      else if (ending === null) void feed.retryStopped();
+    }
     for (const target of wanted.values()) {
       const known = this.#running.get(target.incarnation);
-      if (known) known.target = target;
-      else this.#begin(target);
-    }
-    await this.#claimStopped();
-  }
-
-  /** Asks again where stopped partitions stand: a person may have accepted the loss. */
-  async #claimStopped(): Promise<void> {
-    for (const { feed } of this.#running.values()) {
-      const stopped = feed.stopped().flatMap(({ partition }) => (partition === undefined ? [] : [partition]));
-      if (stopped.length > 0) await feed.reclaim(stopped);
+      // One that ends comes back with the first look after its end.
+      if (known === undefined) this.#begin(target);
+      else if (known.ending === null) known.target = target;
     }
   }
 
@@ -252,6 +254,7 @@ export class Feeds {
       feed: null as unknown as Feed,
       attachment: null,
       started: Promise.resolve(),
+      ending: null,
     };
     entry.feed = new Feed({
       source: log,
@@ -264,24 +267,26 @@ export class Feeds {
       collection: name,
       budget,
       ...(badRecord === undefined ? {} : { badRecord }),
-      ...(onBad === undefined ? {} : { onBad: (bad: BadRecord[]) => onBad(target, bad) }),
+      ...(onBad === undefined
+        ? {}
+        : { onBad: (bad: BadRecord[], signal: AbortSignal) => onBad(entry.target, bad, signal) }),
       onAppend: (result) => entry.attachment?.appended(result),
     });
     entry.attachment = this.#options.onFeed?.(target, entry.feed) ?? null;
-    entry.started = entry.feed.start().catch((thrown: unknown) => {
-      logger.error({ err: thrown, topic }, "the feed did not start; trying again");
-      this.#running.delete(incarnation);
-    });
+    entry.started = entry.feed.start();
     this.#running.set(incarnation, entry);
   }
 
-  async #end(incarnation: string): Promise<void> {
+  #end(incarnation: string): Promise<void> {
     const running = this.#running.get(incarnation);
-    if (!running) return;
-    // The feed first, so that nothing is appended behind the attachment's last work.
-    await running.feed.close();
-    await running.attachment?.close();
-    this.#running.delete(incarnation);
+    if (!running) return Promise.resolve();
+    running.ending ??= (async () => {
+      // The feed first, so that nothing is appended behind the attachment's last work.
+      await running.feed.close();
+      await running.attachment?.close();
+      this.#running.delete(incarnation);
+    })();
+    return running.ending;
   }
 }
 
@@ -304,7 +309,8 @@ function targetsOf(
     if (reason !== null) foreign.set(of.incarnation, reason);
     else {
       const { id: sourceId, topic } = liveSource(of);
-      targets.push({ db, name, incarnation: of.incarnation, topic, sourceId, live: of === live });
+      const letters = of.incarnation <= live.incarnation;
+      targets.push({ db, name, incarnation: of.incarnation, topic, sourceId, live: of === live, letters });
     }
   }
   return targets;

@@ -4,7 +4,7 @@
  * pausing and resuming with every batch.
  *
  * It only counts. Making room (seal, flush, follow a snapshot) is its owners' work, and they tell the
- * new size here.
+ * new size here. Which of them: `isLarge`.
  */
 export const RESUME_SHARE = 7 / 8;
 
@@ -30,6 +30,11 @@ export class MemoryBudget {
   /** What `owner` held when it last said so. */
   held(owner: string): number {
     return this.#held.get(owner) ?? 0;
+  }
+
+  /** Whether `owner` should make room: those that are not large hold less than the gap, all together. */
+  isLarge(owner: string): boolean {
+    return this.held(owner) * this.#held.size >= this.bytesMax * (1 - RESUME_SHARE);
   }
 
   /** What `owner` holds now. */

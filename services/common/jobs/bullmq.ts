@@ -172,6 +172,8 @@ export class BullRunner implements JobRunner {
       if (job === undefined) continue;
       const state = await this.#ask(() => job.getState());
       if (state !== "waiting" && state !== "delayed") return false;
+      // A schedule's next run is the schedule's: BullMQ would throw.
+      if (job.repeatJobKey !== undefined) return false;
       await this.#ask(() => job.remove());
       return true;
     }

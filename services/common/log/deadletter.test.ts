@@ -9,6 +9,8 @@ import { LocalSource } from "./local/source.ts";
 import type { LogRecord, ProducedMessage } from "./source.ts";
 
 const TOPIC = "vexlake.0.docs";
+/** Of a caller that does not close. */
+const open = new AbortController().signal;
 
 describe("dead letters", () => {
   let directory = "";
@@ -47,8 +49,8 @@ describe("dead letters", () => {
 
   it("should_keep_the_record_as_it_came_under_kafka_connect's_header_names", async () => {
     const letters = new DeadLetters({ source, logger: silentLogger(), instance: "i1" });
-    await letters.send(TOPIC, [letter(), letter({ key: null, value: null, offset: 42n })]);
-    await letters.send(TOPIC, []);
+    await letters.send(TOPIC, [letter(), letter({ key: null, value: null, offset: 42n })], open);
+    await letters.send(TOPIC, [], open);
     const [first, second, ...rest] = await lettersOf(`${TOPIC}.dlq`);
     expect([String(first?.key), String(first?.value)]).toEqual(["k", "not a vector"]);
     expect(plain(first?.headers ?? {})).toEqual({
@@ -81,7 +83,7 @@ describe("dead letters", () => {
 
   it("should_send_until_acknowledged_also_after_doubt", async () => {
     const doubt = new VexError("UNAVAILABLE", "in doubt", { retriable: false, fields: { doubt: true } });
-    await failing([() => new VexError("UNAVAILABLE", "away"), () => doubt]).send(TOPIC, [letter()]);
+    await failing([() => new VexError("UNAVAILABLE", "away"), () => doubt]).send(TOPIC, [letter()], open);
     expect(await lettersOf(`${TOPIC}.dlq`)).toHaveLength(1);
   });
 
@@ -89,21 +91,29 @@ describe("dead letters", () => {
     const tooLarge = (messages: ProducedMessage[]) =>
       messages.some(({ value }) => (value?.length ?? 0) > 100) ? new VexError("INVALID", "too large") : null;
     const letters = [letter(), letter({ value: Buffer.alloc(500) }), letter({ offset: 43n })];
-    await failing(Array.from({ length: 10 }, () => tooLarge)).send(TOPIC, letters);
+    await failing(Array.from({ length: 10 }, () => tooLarge)).send(TOPIC, letters, open);
     const found = await lettersOf(`${TOPIC}.dlq`);
     expect(found.map(({ value }) => value?.length ?? null)).toEqual([12, null, 12]);
     expect(String(found[1]?.headers["vexlake-value-omitted"])).toBe("500");
   });
 
-  it("should_give_up_at_what_no_retry_heals_and_when_closed", async () => {
+  it("should_give_up_at_what_no_retry_heals_and_when_its_caller_closes", async () => {
     await expect(
-      failing([() => new VexError("CORRUPT", "no")]).send(TOPIC, [letter()]),
+      failing([() => new VexError("CORRUPT", "no")]).send(TOPIC, [letter()], open),
     ).rejects.toMatchObject({
       code: "CORRUPT",
     });
     const letters = failing(Array.from({ length: 99 }, () => () => new VexError("UNAVAILABLE", "away")));
-    const sending = letters.send(TOPIC, [letter()]);
-    letters.close();
+    const closing = new AbortController();
+    const sending = letters.send(TOPIC, [letter()], closing.signal);
+    closing.abort();
     await expect(sending).rejects.toMatchObject({ code: "UNAVAILABLE" });
+  });
+
+  it("should_end_soon_after_its_caller_closes_though_the_log_never_answers", async () => {
+    const log = Object.create(source) as LocalSource;
+    log.ensureTopic = () => new Promise(() => {});
+    const letters = new DeadLetters({ source: log, logger: silentLogger(), instance: "i1" });
+    await expect(letters.send(TOPIC, [letter()], AbortSignal.abort())).rejects.toThrow(/within 3000 ms/);
   });
 });

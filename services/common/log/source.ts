@@ -60,7 +60,7 @@ export type StopReason =
   /** The consumer of the batches failed in a way that a retry does not heal. */
   | "failed";
 
-/** A named, visible state in which a partition (or, without one, the whole consumer) stands still. */
+/** A named, visible state in which a partition stands still; without one, the whole consumer has ended. */
 export interface StoppedState {
   partition?: number;
   reason: StopReason;
@@ -71,12 +71,13 @@ export interface StoppedState {
 }
 
 export interface ConsumerHandlers {
-  /** Where each assigned partition starts; called on every assignment, before its first batch. */
+  /** Where each partition starts; called on every assignment, before its first batch, and when asked to. */
   claim(partitions: PartitionRange[]): Promise<Map<number, bigint | { stopped: StoppedState }>>;
   /** Awaited, one at a time per partition: that is the back-pressure. */
   batch(batch: LogBatch): Promise<void>;
   /** Partitions that another member has now; no batch of them is running or will come. */
   revoked(partitions: number[]): Promise<void>;
+  /** Without a partition: the consumer has ended for good and delivers nothing more; it wants to be closed. */
   stopped(state: StoppedState): void;
   /** The log cannot be reached (a reason) or can again (null); partitions wait meanwhile. */
   away?(reason: string | null): void;
@@ -94,6 +95,8 @@ export interface LogConsumer {
   resume(partitions: number[]): void;
   /** The next batch starts at `offset`; undelivered ones are dropped. Restarts a stopped partition. */
   seek(partition: number, offset: bigint): void;
+  /** Calls `claim` again for those that are assigned, and goes there or stops there. Never throws. */
+  claim(partitions: number[]): Promise<void>;
   assigned(): number[];
   /** As of the last fetch or claim; undefined for a partition that is not assigned. */
   highWatermark(partition: number): bigint | undefined;

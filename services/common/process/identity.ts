@@ -8,7 +8,7 @@
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 
-/** Where a platform does not tell when a process started; then the pid has to do. */
+/** A start time that the platform does not tell: the pid alone decides. */
 const UNKNOWN = "unknown";
 
 export interface ProcessIdentity {
@@ -25,7 +25,7 @@ export function ownIdentity(): ProcessIdentity {
 export function isRunning({ pid, started }: ProcessIdentity): boolean {
   if (!Number.isInteger(pid) || pid <= 0) return false;
   const now = startTimeOf(pid);
-  return now !== null && (now === started || started === UNKNOWN);
+  return now !== null && (now === started || now === UNKNOWN || started === UNKNOWN);
 }
 
 /** Start time of a process in the platform's own words, null when no such process runs. */
@@ -38,7 +38,8 @@ export function startTimeOf(pid: number): string | null {
       const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
       return fields[0] === "Z" ? null : (fields[19] ?? null);
     } catch {
-      return null;
+      // Hidden from us (hidepid) is not gone.
+      return answersSignals(pid) ? UNKNOWN : null;
     }
   }
   if (process.platform === "win32") return answersSignals(pid) ? UNKNOWN : null;

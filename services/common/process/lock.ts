@@ -9,7 +9,8 @@
  *
  * Not flock(2): Node has none, and a native module for one call is not worth its platforms. The window
  * in step 3 between move and put-back is bounded by two system calls; a third process that starts in
- * it is the accepted risk of a local, single-user directory.
+ * it is the accepted risk of a local, single-user directory. So is a directory that containers with pid
+ * namespaces of their own share: they do not see each other's processes.
  */
 import { randomUUID } from "node:crypto";
 import { link, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";

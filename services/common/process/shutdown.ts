@@ -15,7 +15,10 @@
 import { EXIT, type ExitCode } from "./exit.ts";
 import type { Logger } from "./logger.ts";
 
-/** One flush of a full memtable to a slow store fits; orchestrators send SIGKILL after 30 s. */
+/**
+ * Of each part: one flush of a full memtable to a slow store fits. Parts close one after another, so a
+ * process of several (`up`) may need more than the 30 s after which orchestrators send SIGKILL by default.
+ */
 export const CLOSE_DEADLINE_MS = 20_000;
 
 /** Copies of one keystroke arrive within milliseconds, on a full machine later; a person's second one does not. */

@@ -66,11 +66,22 @@ fn should_say_not_found_for_absent_keys_and_versions() {
         log.upsert(0, "a", 1, 1);
         log.put(0, "a", 2, Change::Delete);
         deliver(&handle, &log, 0, 0..1).await.expect("appended");
-        assert_eq!(handle.vector_of("a").await.expect("live").len(), 3);
+        assert_eq!(
+            handle
+                .vector_of("a", Scope::Fresh)
+                .await
+                .expect("live")
+                .len(),
+            3
+        );
         catch_up(&handle, &log, 0).await;
         for key in ["a", "b", ""] {
             assert_eq!(
-                handle.vector_of(key).await.expect_err("absent").kind(),
+                handle
+                    .vector_of(key, Scope::Fresh)
+                    .await
+                    .expect_err("absent")
+                    .kind(),
                 ErrorKind::NotFound
             );
         }
@@ -105,6 +116,31 @@ fn should_leave_out_results_below_the_least_score() {
             .expect("searched");
         let ids: Vec<&str> = answers.hits[0].iter().map(|hit| hit.id.as_str()).collect();
         assert_eq!(ids, ["k0", "k1", "k2"]);
+    });
+}
+
+#[test]
+fn should_give_the_vector_that_an_element_had_at_a_version() {
+    run(async {
+        let (site, mut log) = (Site::new(Metric::L2, 1).await, Log::default());
+        let handle = site.open("ingest").await;
+        let mut vectors = Vec::new();
+        for n in [5, 9] {
+            log.upsert(0, "a", 1, n);
+            catch_up(&handle, &log, 0).await;
+            vectors.push(handle.vector_of("a", Scope::Fresh).await.expect("live"));
+            handle.flush().await.expect("flushed");
+        }
+        log.put(0, "a", 2, Change::Delete);
+        catch_up(&handle, &log, 0).await;
+        handle.flush().await.expect("flushed");
+        assert_ne!(vectors[0], vectors[1]);
+        for (version, vector) in (1..).zip(&vectors) {
+            let had = handle.vector_of("a", Scope::At(version)).await;
+            assert_eq!(had.expect("live then"), *vector);
+        }
+        let now = handle.vector_of("a", Scope::Fresh).await;
+        assert_eq!(now.expect_err("deleted").kind(), ErrorKind::NotFound);
     });
 }
 
@@ -166,7 +202,10 @@ fn should_go_on_with_the_newest_version_when_its_own_was_swept() {
                         .expect("searched");
                     assert_eq!(answers.hits[0].len(), 3);
                 }
-                "get" => assert_eq!(reader.vector_of("k1").await.expect("got"), [1.0, 2.0, 1.0]),
+                "get" => assert_eq!(
+                    reader.vector_of("k1", scope).await.expect("got"),
+                    [1.0, 2.0, 1.0]
+                ),
                 _ => {
                     log.put(0, "k1", 2, Change::SetAttrs(String::new()));
                     catch_up(&reader, &log, 0).await;
@@ -243,7 +282,7 @@ fn should_call_a_lost_object_damage_and_not_an_absent_record() {
             let error = found.expect_err("lost");
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{scope:?}: {error}");
         }
-        let error = reader.vector_of("a").await.expect_err("lost");
+        let error = reader.vector_of("a", Scope::Fresh).await.expect_err("lost");
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         lose(&site, "index.vxi").await;
         let opened = site.open_with(&site.store, "query", vexlake_manifest::crash::none());

@@ -10,9 +10,11 @@
  *    fetched at the expected offset. If not, or at kafkajs' log line, the log's range decides: outside
  *    it the partition stops with a named state; inside, kafkajs is put back.
  * 4. Fetches with only control or aborted records never reach eachBatch; the END_BATCH_PROCESS event
- *    covers their offsets.
- * 5. CRASH: kafkajs restarts itself after errors that may heal (the log is `away`, partitions wait);
- *    otherwise, or after CRASHES_MAX in a row, everything stops as `crashed`.
+ *    covers their offsets. Record batches that compaction emptied at the very end of a log reach
+ *    nobody: kafkajs cannot tell them from the end, and the partition stays before them.
+ * 5. CRASH: kafkajs restarts itself after errors that may heal (the log is `away`, partitions wait).
+ *    Otherwise, or after CRASHES_MAX in a row, it has left its group and never joins again, and so this
+ *    consumer has ended: `stopped` without a partition. Its owner makes another one.
  *
  * Invariant: the batches handed over for a partition adjoin, from the claimed offset on, whatever
  * kafkajs does.
@@ -59,11 +61,16 @@ export const METADATA_AGE_MAX_MS = 30_000;
 /** Fetched per partition and in one response; a response is one buffer that its values keep alive. */
 const FETCH_BYTES_MAX = 1024 * 1024;
 const RESPONSE_BYTES_MAX = 8 * 1024 * 1024;
-/** Crashes without a batch in between; with RETRY before each, five span ~20 s of the same error. */
+/** Crashes in a row; with RETRY before each, five span ~20 s of the same error. */
 export const CRASHES_MAX = 5;
+/** A crash this long after the one before begins a new row: twice what kafkajs may wait in between. */
+const CRASH_ROW_MS = 60_000;
 /** kafkajs put back to the same offset this often without a batch is not going to get it right. */
 const RESEEKS_MAX = 5;
-/** Members have this long to finish their deliveries when the group changes. */
+/**
+ * Members have this long to join again when the group changes. kafkajs joins without waiting for our
+ * deliveries; a member that still delivers a partition that it lost is beaten by the commit.
+ */
 const REBALANCE_TIMEOUT_MS = 30_000;
 
 export interface KafkaConsumerOptions {
@@ -88,6 +95,7 @@ export class KafkaConsumer implements LogConsumer {
   #generation = 0;
   #taking: Promise<void> = Promise.resolve();
   #crashes = 0;
+  #crashedAt = 0;
   #away = false;
   #closed = false;
 
@@ -142,6 +150,14 @@ export class KafkaConsumer implements LogConsumer {
     if (state && this.#seek(partition, offset)) state.startAt(offset, state.high);
   }
 
+  async claim(partitions: number[]): Promise<void> {
+    const generation = this.#generation;
+    // Those that wait for a claim already are on their way.
+    const standing = partitions.filter((partition) => this.#partitions.get(partition)?.claiming === false);
+    if (standing.length > 0)
+      await this.#claim(standing, () => generation === this.#generation && !this.#closed);
+  }
+
   assigned(): number[] {
     return [...this.#partitions.keys()].sort((a, b) => a - b);
   }
@@ -174,11 +190,17 @@ export class KafkaConsumer implements LogConsumer {
     this.#closed = true;
     this.#generation += 1;
     const held = [...this.#partitions.values()].map((state) => state.hold());
-    await this.#consumer.disconnect();
+    await this.#disconnect();
     await Promise.all(held);
     await this.#taking;
     this.#partitions.clear();
     this.#options.onClosed(this);
+  }
+
+  async #disconnect(): Promise<void> {
+    await this.#consumer.disconnect().catch((error: unknown) => {
+      this.#options.logger.debug({ err: error }, "the consumer did not disconnect cleanly");
+    });
   }
 
   /** The source saw kafkajs' line "offset out of range" for one of the groups. */
@@ -188,7 +210,8 @@ export class KafkaConsumer implements LogConsumer {
   }
 
   #joined(assigned: number[]): void {
-    if (this.#closed) return;
+    // kafkajs lets a start that is under way join after it was told to stop.
+    if (this.#closed) return void this.#disconnect();
     const generation = ++this.#generation;
     this.#fetch(assigned, false);
     const held = Promise.all([...this.#partitions.values()].map((state) => state.hold()));
@@ -202,7 +225,7 @@ export class KafkaConsumer implements LogConsumer {
   }
 
   async #take(generation: number, assigned: number[]): Promise<void> {
-    const { handlers, topic, ranges } = this.#options;
+    const { handlers } = this.#options;
     const current = () => generation === this.#generation && !this.#closed;
     if (!current()) return;
     const lost = [...this.#partitions.keys()].filter((partition) => !assigned.includes(partition));
@@ -211,7 +234,13 @@ export class KafkaConsumer implements LogConsumer {
     for (const partition of assigned) {
       if (!this.#partitions.has(partition)) this.#partitions.set(partition, this.#newPartition(partition));
     }
-    const claimed = await claimPartitions({ topic, partitions: assigned, handlers, ranges, current });
+    await this.#claim(assigned, current);
+    if (current()) this.#here();
+  }
+
+  async #claim(partitions: number[], current: () => boolean): Promise<void> {
+    const { handlers, topic, ranges } = this.#options;
+    const claimed = await claimPartitions({ topic, partitions, handlers, ranges, current });
     if (!claimed || !current()) return;
     for (const claim of claimed) {
       const state = this.#partitions.get(claim.partition) as KafkaPartition;
@@ -223,7 +252,6 @@ export class KafkaConsumer implements LogConsumer {
         state.startAt(claim.next, claim.high);
       }
     }
-    this.#here();
   }
 
   #newPartition(partition: number): KafkaPartition {
@@ -342,12 +370,14 @@ export class KafkaConsumer implements LogConsumer {
       return;
     }
     const reason: StopReason = isMissing(payload.error) ? "topic-missing" : "crashed";
-    for (const partition of this.#partitions.keys()) this.#stop(partition, reason, message);
-    if (this.#partitions.size === 0) handlers.stopped(stoppedState(topic, reason, undefined, { message }));
+    handlers.stopped(stoppedState(topic, reason, undefined, { message }));
   }
 
   /** kafkajs asks before each restart, and only after errors that it calls retriable. */
   #mayRestart(error: Error): boolean {
+    const now = performance.now();
+    if (now - this.#crashedAt > CRASH_ROW_MS) this.#crashes = 0;
+    this.#crashedAt = now;
     this.#crashes += 1;
     if (this.#closed || isMissing(error)) return false;
     return this.#crashes < CRASHES_MAX || isOutage(error);

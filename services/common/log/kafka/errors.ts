@@ -15,6 +15,15 @@ const REFUSALS: Readonly<Record<string, string>> = {
   INVALID_TOPIC_EXCEPTION: "the broker refused the topic's name",
 };
 
+/** Answers of a broker that does not lead a partition (any more, or yet): fresh metadata helps. */
+export const STALE: ReadonlySet<string> = new Set([
+  "NOT_LEADER_FOR_PARTITION",
+  "LEADER_NOT_AVAILABLE",
+  "FENCED_LEADER_EPOCH",
+  "UNKNOWN_LEADER_EPOCH",
+  "REPLICA_NOT_AVAILABLE",
+]);
+
 interface KafkaLike {
   name?: string;
   type?: string;
@@ -58,5 +67,18 @@ export function produceError(topic: string, thrown: unknown): VexError {
     "UNAVAILABLE",
     `write to ${topic} in doubt: ${thrown instanceof Error ? thrown.message : String(thrown)}`,
     { cause: thrown, retriable: false, fields: { doubt: true, topic } },
+  );
+}
+
+/** A call of which another part is written: what was refused of it does not make the whole certain. */
+export function partlyWritten(topic: string, refusal: VexError): VexError {
+  return new VexError(
+    "UNAVAILABLE",
+    `write to ${topic} in doubt, a part of it is written: ${refusal.message}`,
+    {
+      cause: refusal,
+      retriable: false,
+      fields: { doubt: true, topic },
+    },
   );
 }

@@ -43,6 +43,11 @@ export class KafkaPartition {
     this.#hooks = hooks;
   }
 
+  /** Held until a claim answers where it starts. */
+  get claiming(): boolean {
+    return this.#claiming;
+  }
+
   get running(): boolean {
     return !this.#claiming && this.stopped === null;
   }

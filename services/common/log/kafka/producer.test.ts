@@ -56,6 +56,10 @@ const lost: Send = () => {
   throw Object.assign(new Error("connection closed"), { name: "KafkaJSConnectionClosedError" });
 };
 
+const tooLarge: Send = () => {
+  throw Object.assign(new Error("too large"), { name: "KafkaJSProtocolError", type: "MESSAGE_TOO_LARGE" });
+};
+
 describe("kafka producer", () => {
   it("should_put_what_gathers_meanwhile_into_one_request_in_order", async () => {
     const { producer, clients } = scripted([answer(0), answer(1)]);
@@ -91,10 +95,49 @@ describe("kafka producer", () => {
   });
 
   it("should_doubt_a_partition_that_kafkajs_left_out_of_its_answer", async () => {
-    const { producer } = scripted([() => answer(0)([{ partition: 0, value: "" }])]);
-    await expect(producer.produce([message("a", 0), message("b", 1)], 2)).rejects.toMatchObject({
-      doubt: true,
+    const { producer } = scripted([() => []]);
+    await expect(producer.produce([message("a", 0)], 2)).rejects.toMatchObject({ doubt: true });
+  });
+
+  it("should_ask_for_one_partition_in_a_request_so_that_no_retry_reaches_another", async () => {
+    const { producer, clients } = scripted([answer(5), answer(7)]);
+    const call = [message("a", 0), message("b", 1), message("c", 0)];
+    expect(await producer.produce(call, 2)).toEqual([
+      { partition: 0, offset: 5n },
+      { partition: 1, offset: 7n },
+      { partition: 0, offset: 6n },
+    ]);
+    expect(clients.map(({ sends }) => sends)).toEqual([[["a", "c"], ["b"]]]);
+  });
+
+  it("should_refuse_only_the_calls_that_the_broker_refused", async () => {
+    const { producer } = scripted([tooLarge, answer(0)]);
+    const [refused, written] = await Promise.allSettled([
+      producer.produce([message("large", 0)], 2),
+      producer.produce([message("small", 1)], 2),
+    ]);
+    expect(refused).toMatchObject({ reason: { code: "INVALID", doubt: false } });
+    expect(written).toMatchObject({ value: [{ partition: 1, offset: 0n }] });
+  });
+
+  it("should_doubt_a_call_of_which_one_part_was_refused_and_another_written", async () => {
+    const { promise: later, resolve: open } = Promise.withResolvers<void>();
+    const slow: Send = async (messages) => {
+      await later;
+      return answer(0)(messages) as RecordMetadata[];
+    };
+    const { producer, clients } = scripted([tooLarge, slow]);
+    let answered = false;
+    const call = producer.produce([message("large", 0), message("small", 1)], 2).finally(() => {
+      answered = true;
     });
+    call.catch(() => {});
+    for (let turn = 0; turn < 20; turn++) await Promise.resolve();
+    // The refusal alone is no answer while another part is under way, whose client stays connected.
+    expect([answered, clients[0]?.disconnected]).toEqual([false, false]);
+    open();
+    await expect(call).rejects.toMatchObject({ code: "UNAVAILABLE", doubt: true, retriable: false });
+    expect(clients[0]?.disconnected).toBe(true);
   });
 
   it("should_say_that_nothing_was_sent_when_there_is_no_connection", async () => {

@@ -1,35 +1,40 @@
 /**
  * The idempotent producer of one topic: acks=all, one offset per message, no write sent twice by us.
  *
- * 1. `produce` splits a call into messages with a partition each and queues them.
- * 2. One request is under way at a time. While it is, messages gather and go together in the next one,
- *    up to the broker's limit of a record batch (group commit; 1 client waits for nobody).
- * 3. kafkajs answers a base offset per partition; a message's offset is that plus its place.
- * 4. A failed request fails every call with a message in it, and what those calls still had queued.
- *    Unless the broker refused for certain, the error is `in doubt`. The producer is then replaced: a
- *    new producer id starts new sequences.
+ * 1. `produce` splits a call into messages with a partition each and queues them by partition.
+ * 2. Each partition has one request under way at a time, of that partition alone. While it is, messages
+ *    gather and go together in the next one, up to the broker's limit of a record batch (group commit; 1
+ *    client waits for nobody).
+ * 3. kafkajs answers the base offset; a message's offset is that plus its place.
+ * 4. A failed request fails every call with a message in it, and what those calls still had queued. A
+ *    call is answered when nothing of it is under way any more: as refused for certain only if no part of
+ *    it was written or may have been, else as `in doubt`. The client is then replaced: a new producer id
+ *    starts new sequences.
+ *
+ * Why one partition a request: kafkajs sends a request to all leaders at once and, when one fails, again
+ * to every leader that has not answered *yet*, whose first copy may still be written, under new sequences;
+ * and it answers the first partition's refusal for the whole request. With one partition there is one
+ * leader, kafkajs' own retries keep the sequence, and a refusal is about these messages.
  *
  * Why one at a time and why replaced: kafkajs rolls a sequence back when a request fails, so the next
  * request would reuse the sequence of one that may have been written; a broker that has it answers
- * "duplicate, already written" and the new records are lost though acknowledged. kafkajs' own retries
- * of the request under way are safe: same records, same sequence.
+ * "duplicate, already written" and the new records are lost though acknowledged. Other partitions finish
+ * what they have under way on the old client.
  *
  * Why one per topic: a kafkajs client fails every metadata refresh once any topic it has used is gone.
- * Also, it drops messages to a partition that its metadata lacks without a word, so a producer is
+ * Also, it drops messages to a partition that its metadata lacks without a word, so a client is
  * replaced before it writes to more partitions than there were when it connected.
  */
-import type { Kafka, Message, Producer, RecordMetadata } from "kafkajs";
+import type { Kafka, Message, Producer } from "kafkajs";
 import { VexError } from "../../process/error.ts";
 import type { Logger } from "../../process/logger.ts";
 import type { ProducedMessage, ProducedOffset } from "../source.ts";
 import { RETRY } from "./client.ts";
-import { kafkaError, produceError } from "./errors.ts";
+import { kafkaError, partlyWritten, produceError } from "./errors.ts";
 
-/** Of one partition in one request: brokers take 1,048,588 bytes, headers and framing included. */
-export const PARTITION_BYTES_MAX = 900_000;
-/** Of one request over all partitions: 8 partitions' worth, ~80 ms at 100 MB/s. */
-export const REQUEST_BYTES_MAX = 8 * PARTITION_BYTES_MAX;
-/** Queued and not yet sent; beyond, writes are refused before they are sent: ~8 requests. */
+/** Of one request: brokers take 1,048,588 bytes a batch, headers and framing included. */
+export const REQUEST_BYTES_MAX = 900_000;
+/** Queued and not yet sent; beyond, writes are refused before they are sent: ~70 requests. */
 export const QUEUE_BYTES_MAX = 64 * 1024 * 1024;
 /** Record framing, an upper bound for a record without headers. */
 const MESSAGE_OVERHEAD_BYTES = 70;
@@ -38,8 +43,10 @@ const ACK_TIMEOUT_MS = 8_000;
 
 interface Call {
   offsets: ProducedOffset[];
+  /** Messages without an outcome. */
   open: number;
-  failed: boolean;
+  written: number;
+  failure: VexError | null;
   resolve: (offsets: ProducedOffset[]) => void;
   reject: (error: VexError) => void;
 }
@@ -47,21 +54,29 @@ interface Call {
 interface Queued {
   call: Call;
   index: number;
-  partition: number;
   message: Message;
   bytes: number;
+}
+
+/** A connected kafkajs producer, that is a producer id, and what uses it. */
+interface Client {
+  producer: Producer;
+  /** Of the topic when it connected. */
+  partitions: number;
+  requests: number;
+  replaced: boolean;
 }
 
 export class KafkaProducer {
   readonly #kafka: Kafka;
   readonly #topic: string;
   readonly #logger: Logger;
-  #producer: Producer | null = null;
-  #partitions = 0;
+  #client: Promise<Client> | null = null;
   #partitionsWanted = 0;
-  #queue: Queued[] = [];
+  readonly #queues = new Map<number, Queued[]>();
   #queuedBytes = 0;
-  #pump: Promise<void> | null = null;
+  /** By partition. */
+  readonly #pumps = new Map<number, Promise<void>>();
   #closed = false;
 
   constructor(kafka: Kafka, topic: string, logger: Logger) {
@@ -71,7 +86,7 @@ export class KafkaProducer {
   }
 
   get idle(): boolean {
-    return this.#pump === null;
+    return this.#pumps.size === 0;
   }
 
   /** Every message names its partition, below `partitions`, which the topic has now. */
@@ -84,77 +99,117 @@ export class KafkaProducer {
     if (messages.length === 0) return Promise.resolve([]);
     const bytes = messages.map(messageBytes);
     const total = bytes.reduce((sum, size) => sum + size, 0);
-    if (this.#queue.length > 0 && this.#queuedBytes + total > QUEUE_BYTES_MAX) {
+    if (this.#queuedBytes > 0 && this.#queuedBytes + total > QUEUE_BYTES_MAX) {
       const message = `${this.#queuedBytes} bytes wait for the log already; nothing was sent`;
       return Promise.reject(new VexError("UNAVAILABLE", message, { fields: { topic: this.#topic } }));
     }
     return new Promise((resolve, reject) => {
-      const call: Call = {
-        offsets: new Array(messages.length),
-        open: messages.length,
-        failed: false,
-        resolve,
-        reject,
-      };
+      const offsets = new Array<ProducedOffset>(messages.length);
+      const call: Call = { offsets, open: messages.length, written: 0, failure: null, resolve, reject };
       messages.forEach((message, index) => {
-        this.#queue.push({
+        this.#queue(message.partition).push({
           call,
           index,
-          partition: message.partition,
           message: kafkaMessage(message),
           bytes: bytes[index] as number,
         });
       });
       this.#queuedBytes += total;
-      this.#pump ??= this.#run();
+      for (const { partition } of messages) {
+        if (!this.#pumps.has(partition)) this.#pumps.set(partition, this.#pump(partition));
+      }
     });
   }
 
   /** Sends what is queued, then disconnects. */
   async close(): Promise<void> {
     this.#closed = true;
-    await this.#pump;
-    await this.#discard();
+    await Promise.all(this.#pumps.values());
+    const client = await this.#client?.catch(() => null);
+    if (client) await this.#replace(client);
   }
 
-  async #run(): Promise<void> {
+  #queue(partition: number): Queued[] {
+    const queue = this.#queues.get(partition) ?? [];
+    this.#queues.set(partition, queue);
+    return queue;
+  }
+
+  async #pump(partition: number): Promise<void> {
     // Messages of one turn of the event loop, a pipeline of commands for example, share a request.
     await Promise.resolve();
-    while (this.#queue.length > 0) {
-      const request = this.#take();
+    while (this.#queue(partition).length > 0) {
+      const request = this.#take(partition);
       try {
-        const producer = await this.#connected();
-        await this.#send(producer, request);
+        await this.#send(partition, request);
       } catch (error) {
         this.#fail(request, error as VexError);
       }
     }
     // In the same turn as the check above: whoever queues next starts the pump again.
-    this.#pump = null;
+    this.#pumps.delete(partition);
+    this.#queues.delete(partition);
   }
 
-  /** The queue's head up to the limits; a message that is larger than them goes alone. */
-  #take(): Queued[] {
-    const bytesOf = new Map<number, number>();
+  /** The queue's head up to the limit; a message that is larger than it goes alone. */
+  #take(partition: number): Queued[] {
+    const queue = this.#queue(partition);
     let total = 0;
     let count = 0;
-    for (const { partition, bytes } of this.#queue) {
-      const ofPartition = (bytesOf.get(partition) ?? 0) + bytes;
+    for (const { bytes } of queue) {
       total += bytes;
-      if (count > 0 && (ofPartition > PARTITION_BYTES_MAX || total > REQUEST_BYTES_MAX)) break;
-      bytesOf.set(partition, ofPartition);
+      if (count > 0 && total > REQUEST_BYTES_MAX) break;
       count += 1;
     }
-    const request = this.#queue.slice(0, count);
-    this.#queue = this.#queue.slice(count);
+    const request = queue.splice(0, count);
     for (const { bytes } of request) this.#queuedBytes -= bytes;
     return request;
   }
 
-  async #connected(): Promise<Producer> {
-    if (this.#partitionsWanted > this.#partitions) await this.#discard();
-    if (this.#producer) return this.#producer;
-    this.#partitions = this.#partitionsWanted;
+  async #send(partition: number, request: Queued[]): Promise<void> {
+    const client = await this.#borrow();
+    try {
+      const answers = await client.producer.send({
+        topic: this.#topic,
+        acks: -1,
+        timeout: ACK_TIMEOUT_MS,
+        messages: request.map(({ message }) => message),
+      });
+      // An acknowledged batch always has an offset; -1 would be acks=0.
+      const answer = answers.find((one) => one.partition === partition && one.errorCode === 0);
+      const base = answer?.baseOffset ?? "-1";
+      if (base === "-1") throw new Error(`no answer for partition ${partition}`);
+      request.forEach(({ call, index }, place) => {
+        call.offsets[index] = { partition, offset: BigInt(base) + BigInt(place) };
+        call.written += 1;
+        this.#settle(call);
+      });
+    } catch (error) {
+      void this.#replace(client);
+      throw produceError(this.#topic, error);
+    } finally {
+      client.requests -= 1;
+      if (client.replaced && client.requests === 0) void this.#disconnect(client);
+    }
+  }
+
+  /** A client that may be used for one request, which is counted. */
+  async #borrow(): Promise<Client> {
+    for (;;) {
+      this.#client ??= this.#connect();
+      const client = await this.#client;
+      if (client.replaced) continue;
+      if (client.partitions < this.#partitionsWanted) {
+        void this.#replace(client);
+        continue;
+      }
+      client.requests += 1;
+      return client;
+    }
+  }
+
+  async #connect(): Promise<Client> {
+    const partitions = this.#partitionsWanted;
     const producer = this.#kafka.producer({
       idempotent: true,
       maxInFlightRequests: 1,
@@ -164,66 +219,55 @@ export class KafkaProducer {
     try {
       await producer.connect();
     } catch (error) {
+      this.#client = null;
       await producer.disconnect().catch(() => undefined);
       throw kafkaError("the log cannot be reached, nothing was sent", error);
     }
-    this.#producer = producer;
-    return producer;
+    return { producer, partitions, requests: 0, replaced: false };
   }
 
-  async #send(producer: Producer, request: Queued[]): Promise<void> {
-    let answers: RecordMetadata[];
-    try {
-      answers = await producer.send({
-        topic: this.#topic,
-        acks: -1,
-        timeout: ACK_TIMEOUT_MS,
-        messages: request.map(({ message }) => message),
-      });
-    } catch (error) {
-      await this.#discard();
-      throw produceError(this.#topic, error);
-    }
-    const next = new Map<number, bigint>();
-    for (const { partition, baseOffset, errorCode } of answers) {
-      // An acknowledged batch always has an offset; -1 would be acks=0.
-      if (errorCode === 0 && baseOffset !== undefined && baseOffset !== "-1")
-        next.set(partition, BigInt(baseOffset));
-    }
-    const unanswered = request.find(({ partition }) => !next.has(partition));
-    if (unanswered) {
-      // kafkajs forgets partitions whose leader moved between its tries; their outcome is unknown.
-      await this.#discard();
-      throw produceError(this.#topic, new Error(`no answer for partition ${unanswered.partition}`));
-    }
-    for (const { call, index, partition } of request) {
-      const offset = next.get(partition) as bigint;
-      next.set(partition, offset + 1n);
-      call.offsets[index] = { partition, offset };
-      call.open -= 1;
-      if (call.open === 0) call.resolve(call.offsets);
-    }
+  /** No new request uses this client; it disconnects when those under way are answered. */
+  async #replace(client: Client): Promise<void> {
+    if (client.replaced) return;
+    client.replaced = true;
+    this.#client = null;
+    if (client.requests === 0) await this.#disconnect(client);
+  }
+
+  async #disconnect({ producer }: Client): Promise<void> {
+    await producer.disconnect().catch((error: unknown) => {
+      this.#logger.debug({ err: error }, "the producer did not disconnect cleanly");
+    });
   }
 
   #fail(request: Queued[], error: VexError): void {
-    const calls = new Set(request.map(({ call }) => call));
-    for (const call of calls) {
-      call.failed = true;
-      call.reject(error);
+    for (const { call } of request) {
+      // What may have been written says more than what was refused.
+      if (call.failure === null || error.doubt) call.failure = error;
+      this.#settle(call);
     }
-    this.#queue = this.#queue.filter((queued) => {
-      if (!queued.call.failed) return true;
-      this.#queuedBytes -= queued.bytes;
-      return false;
-    });
+    const failed = new Set(request.map(({ call }) => call));
+    for (const [partition, queue] of this.#queues) {
+      const dropped = queue.filter(({ call }) => failed.has(call));
+      if (dropped.length === 0) continue;
+      this.#queues.set(
+        partition,
+        queue.filter(({ call }) => !failed.has(call)),
+      );
+      for (const { call, bytes } of dropped) {
+        this.#queuedBytes -= bytes;
+        this.#settle(call);
+      }
+    }
   }
 
-  async #discard(): Promise<void> {
-    const producer = this.#producer;
-    this.#producer = null;
-    await producer?.disconnect().catch((error: unknown) => {
-      this.#logger.debug({ err: error }, "the producer did not disconnect cleanly");
-    });
+  /** One message of the call has its outcome; the last one answers the call. */
+  #settle(call: Call): void {
+    call.open -= 1;
+    if (call.open > 0) return;
+    if (call.failure === null) call.resolve(call.offsets);
+    else if (call.written > 0 && !call.failure.doubt) call.reject(partlyWritten(this.#topic, call.failure));
+    else call.reject(call.failure);
   }
 }
 

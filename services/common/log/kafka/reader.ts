@@ -13,7 +13,7 @@ import { VexError } from "../../process/error.ts";
 import type { LogBatch } from "../source.ts";
 import { everything } from "./assigner.ts";
 import { RETRY } from "./client.ts";
-import { kafkaError, protocolType } from "./errors.ts";
+import { kafkaError, protocolType, STALE } from "./errors.ts";
 import { type Cluster, type FetchedPartition, KafkaBatch } from "./internals.ts";
 import { recordsOf } from "./records.ts";
 
@@ -24,14 +24,6 @@ const IDLE_FETCHES_MAX = 40;
 /** A leader may move twice during a rolling restart while one range is read. */
 const METADATA_TRIES_MAX = 6;
 const READ_COMMITTED = 1;
-
-const STALE = new Set([
-  "NOT_LEADER_FOR_PARTITION",
-  "LEADER_NOT_AVAILABLE",
-  "FENCED_LEADER_EPOCH",
-  "UNKNOWN_LEADER_EPOCH",
-  "REPLICA_NOT_AVAILABLE",
-]);
 
 export class KafkaReader {
   readonly #kafka: Kafka;
@@ -122,6 +114,7 @@ export class KafkaReader {
   }
 
   async #fetch(topic: string, partition: number, offset: bigint): Promise<FetchedPartition> {
+    let replaced = false;
     for (let tries = 1; ; tries++) {
       const cluster = await this.#connected();
       try {
@@ -145,7 +138,13 @@ export class KafkaReader {
         });
         return responses[0]?.partitions[0] as FetchedPartition;
       } catch (error) {
-        await this.#recover(cluster, topic, partition, offset, error, tries);
+        const unknown = protocolType(error) === "UNKNOWN_TOPIC_OR_PARTITION";
+        // A topic that another read used and that is gone by now fails this one, too: see KafkaSource. So
+        // only a second client that does not know the topic is believed.
+        if (unknown && !replaced) {
+          replaced = true;
+          await this.close();
+        } else await this.#recover(cluster, topic, partition, offset, error, tries);
       }
     }
   }
@@ -167,9 +166,6 @@ export class KafkaReader {
       });
     }
     const name = (error as Error).name;
-    // A topic that another read used and that is gone by now fails this one, too: see KafkaSource.
-    const spoiled = type === "UNKNOWN_TOPIC_OR_PARTITION" && tries === 1;
-    if (spoiled) return await this.close();
     const connection = name.startsWith("KafkaJSConnection") || name === "KafkaJSBrokerNotFound";
     if (tries >= METADATA_TRIES_MAX || !(connection || STALE.has(type ?? ""))) {
       throw kafkaError(`cannot read ${topic}/${partition} at ${offset}`, error);

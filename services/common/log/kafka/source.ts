@@ -7,8 +7,9 @@
  *
  * A kafkajs client that has used a topic fails every metadata refresh once that topic is gone, also for
  * other topics. So an unknown topic is believed only from a client that never saw it: `#asked` replaces
- * the admin client and asks again.
+ * the admin client and asks again. A broker may also need a moment to lead a topic that is new.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Admin, Kafka } from "kafkajs";
 import { VexError } from "../../process/error.ts";
 import type { Logger } from "../../process/logger.ts";
@@ -26,7 +27,7 @@ import type {
 } from "../source.ts";
 import { openClient, RETRY, type ResetSignal } from "./client.ts";
 import { KafkaConsumer } from "./consumer.ts";
-import { kafkaError, protocolType } from "./errors.ts";
+import { kafkaError, protocolType, STALE } from "./errors.ts";
 import { KafkaProducer } from "./producer.ts";
 import { KafkaReader } from "./reader.ts";
 
@@ -85,11 +86,13 @@ export class KafkaSource implements LogSource {
     await this.#asked("the log cannot be reached", (admin) => admin.connect());
   }
 
+  /** Closes everything that can be closed, then throws what could not. */
   async close(): Promise<void> {
-    for (const consumer of [...this.#consumers]) await consumer.close();
-    for (const producer of this.#producers.values()) await producer.close();
-    await this.#reader.close();
-    await this.#admin.disconnect();
+    const users = [...this.#consumers, ...this.#producers.values()];
+    const outcomes = await Promise.allSettled(users.map((user) => user.close()));
+    outcomes.push(...(await Promise.allSettled([this.#reader.close(), this.#admin.disconnect()])));
+    const failed = outcomes.find(({ status }) => status === "rejected");
+    if (failed) throw (failed as PromiseRejectedResult).reason;
   }
 
   async cluster(): Promise<string> {
@@ -242,20 +245,25 @@ export class KafkaSource implements LogSource {
   }
 
   async #asked<T>(what: string, ask: (admin: Admin) => Promise<T>): Promise<T> {
-    try {
-      return await ask(this.#admin);
-    } catch (error) {
-      if (protocolType(error) !== "UNKNOWN_TOPIC_OR_PARTITION") throw kafkaError(what, error);
+    for (let tries = 1; ; tries++) {
+      const admin = this.#admin;
+      try {
+        return await ask(admin);
+      } catch (error) {
+        const type = protocolType(error) ?? "";
+        if (type === "UNKNOWN_TOPIC_OR_PARTITION" && tries === 1) await this.#replaceAdmin(admin);
+        else if (STALE.has(type) && tries < RETRY.retries) await sleep(RETRY.initialRetryTime * tries);
+        else throw kafkaError(what, error);
+      }
     }
-    const spoiled = this.#admin;
+  }
+
+  /** By another client, unless whoever else met the same has replaced it already. */
+  async #replaceAdmin(spoiled: Admin): Promise<void> {
+    if (this.#admin !== spoiled) return;
     this.#admin = this.#newAdmin();
     void spoiled.disconnect().catch(() => undefined);
-    try {
-      await this.#admin.connect();
-      return await ask(this.#admin);
-    } catch (error) {
-      throw kafkaError(what, error);
-    }
+    await this.#admin.connect().catch(() => undefined);
   }
 
   #newAdmin(): Admin {

@@ -58,9 +58,7 @@ export class LocalConsumer implements LogConsumer, GroupMember {
     for (const partition of partitions) {
       if (!this.#loops.has(partition)) this.#loops.set(partition, newLoop());
     }
-    this.#claiming = this.#claim(generation, partitions).catch((error: unknown) => {
-      for (const partition of partitions) this.#stop(stopOf(this.#options.topic, partition, error));
-    });
+    this.#claiming = this.#claim(generation, partitions);
   }
 
   pause(partitions: number[]): void {
@@ -82,6 +80,11 @@ export class LocalConsumer implements LogConsumer, GroupMember {
   seek(partition: number, offset: bigint): void {
     const loop = this.#loops.get(partition);
     if (loop) this.#start(partition, loop, offset);
+  }
+
+  async claim(partitions: number[]): Promise<void> {
+    const assigned = partitions.filter((partition) => this.#loops.has(partition));
+    if (assigned.length > 0) await this.#claim(this.#generation, assigned);
   }
 
   assigned(): number[] {
@@ -114,8 +117,12 @@ export class LocalConsumer implements LogConsumer, GroupMember {
     });
     for (const claim of claimed ?? []) {
       const loop = this.#loops.get(claim.partition);
-      if ("stopped" in claim) handlers.stopped(claim.stopped);
-      else if (loop) this.#start(claim.partition, loop, claim.next);
+      if (!loop) continue;
+      if ("next" in claim) this.#start(claim.partition, loop, claim.next);
+      else {
+        void halt(loop);
+        handlers.stopped(claim.stopped);
+      }
     }
   }
 

@@ -1,23 +1,36 @@
 /**
  * Frames of the local log. All integers little endian.
  *
- * Frame: u32 length of the body · u32 CRC-32C of the body · body.
+ * Frame: u32 length of the body · u32 CRC-32C of all that follows · u32 position in the file at which the
+ *        frame's group begins · body.
  * Body:  i64 offset · i64 timestamp (ms) · i32 key length (-1: null) · key · i32 value length (-1: null)
  *        · value · u16 headers · per header: u16 name length · name (UTF-8) · i32 value length · value.
  *
  * Decoding makes views of the buffer it is given, never copies; a frame that is cut off by the buffer's
  * end is left for the next read. A frame whose checksum or lengths are wrong is CORRUPT.
+ *
+ * The group is what recovery needs to tell a torn end from damage: see recover.ts.
  */
 import { VexError } from "../../process/error.ts";
 import { crc32c } from "../crc32c.ts";
 import { type LogRecord, NO_HEADERS, type ProducedMessage } from "../source.ts";
 
-export const FRAME_HEADER_BYTES = 8;
+export const FRAME_HEADER_BYTES = 12;
+/** Where the checksum begins. */
+const CHECKED = 8;
 /** Largest body: a 65,536-dimensional JSON vector (~1.5 MiB) with 64 KiB of attributes, four times over. */
 export const FRAME_BYTES_MAX = 8 * 1024 * 1024;
 /** Offset, timestamp, two lengths, header count. */
 const BODY_BYTES_MIN = 8 + 8 + 4 + 4 + 2;
 const HEADERS_MAX = 0xffff;
+
+/** What the log adds to a message. */
+export interface FramePlace {
+  offset: bigint;
+  timestamp: number;
+  /** Position in the file at which the group begins; a segment is far below 4 GiB. */
+  group: number;
+}
 
 /** Bytes of the whole frame; INVALID when it is too large for the log. */
 export function frameBytes(message: ProducedMessage): number {
@@ -43,8 +56,7 @@ export function writeFrame(
   target: Buffer,
   at: number,
   message: ProducedMessage,
-  offset: bigint,
-  timestamp: number,
+  { offset, timestamp, group }: FramePlace,
 ): number {
   const body = at + FRAME_HEADER_BYTES;
   let end = target.writeBigInt64LE(offset, body);
@@ -59,7 +71,8 @@ export function writeFrame(
     end = writeBytes(target, end, typeof value === "string" ? Buffer.from(value) : value);
   }
   target.writeUInt32LE(end - body, at);
-  target.writeUInt32LE(crc32c(target.subarray(body, end)), at + 4);
+  target.writeUInt32LE(group, at + CHECKED);
+  target.writeUInt32LE(crc32c(target.subarray(at + CHECKED, end)), at + 4);
   return end;
 }
 
@@ -77,7 +90,7 @@ export function readFrame(source: Buffer, at: number, where: () => string): Fram
   if (end > source.length) return null;
   const body = source.subarray(at + FRAME_HEADER_BYTES, end);
   const stored = source.readUInt32LE(at + 4);
-  const actual = crc32c(body);
+  const actual = crc32c(source.subarray(at + CHECKED, end));
   if (stored !== actual) throw corrupt(where, `checksum is ${actual}, stored is ${stored}`);
   return { record: decodeBody(body, where), end };
 }
@@ -88,6 +101,26 @@ export function frameLength(source: Buffer, at: number, where: () => string): nu
   const body = source.readUInt32LE(at);
   if (body < BODY_BYTES_MIN || body > FRAME_BYTES_MAX) throw corrupt(where, `frame length is ${body}`);
   return FRAME_HEADER_BYTES + body;
+}
+
+/**
+ * Whether a whole frame of a group that begins behind `from` lies at `at` of a buffer that itself lies at
+ * `base` of its file, with an offset above `offset`. Cheap where there is none: the scan asks this of
+ * every byte.
+ */
+export function isLaterFrame(
+  source: Buffer,
+  at: number,
+  { base, from, offset }: { base: number; from: number; offset: bigint },
+): boolean {
+  if (at + FRAME_HEADER_BYTES + BODY_BYTES_MIN > source.length) return false;
+  const length = source.readUInt32LE(at);
+  if (length < BODY_BYTES_MIN || at + FRAME_HEADER_BYTES + length > source.length) return false;
+  const group = source.readUInt32LE(at + CHECKED);
+  if (group <= from || group > base + at) return false;
+  if (source.readBigInt64LE(at + FRAME_HEADER_BYTES) <= offset) return false;
+  const end = at + FRAME_HEADER_BYTES + length;
+  return source.readUInt32LE(at + 4) === crc32c(source.subarray(at + CHECKED, end));
 }
 
 function decodeBody(body: Buffer, where: () => string): LogRecord {

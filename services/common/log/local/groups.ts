@@ -15,6 +15,8 @@ export interface GroupMember {
 interface Group {
   members: GroupMember[];
   changing: Promise<void>;
+  /** Changes that are under way or wait. */
+  waiting: number;
 }
 
 export class LocalGroups {
@@ -31,8 +33,9 @@ export class LocalGroups {
   }
 
   #change(name: string, partitions: number, edit: (members: GroupMember[]) => GroupMember[]): Promise<void> {
-    const group = this.#groups.get(name) ?? { members: [], changing: Promise.resolve() };
+    const group = this.#groups.get(name) ?? { members: [], changing: Promise.resolve(), waiting: 0 };
     this.#groups.set(name, group);
+    group.waiting += 1;
     group.changing = group.changing.then(async () => {
       const before = group.members;
       const after = edit(before);
@@ -41,7 +44,9 @@ export class LocalGroups {
       const all = [...new Set([...before, ...after])];
       await Promise.all(all.map((member) => member.release(share(member))));
       for (const member of after) member.take(share(member));
-      if (after.length === 0) this.#groups.delete(name);
+      // Not while another change waits: it would go on with a group that nobody finds any more.
+      if (after.length === 0 && group.waiting === 1) this.#groups.delete(name);
+      group.waiting -= 1;
     });
     return group.changing;
   }

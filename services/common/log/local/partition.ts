@@ -21,10 +21,12 @@ import {
   FILE_HEADER_BYTES,
   fileHeader,
   findPosition,
+  INDEX_BYTES,
   noteIndex,
   readStretch,
   type Segment,
   segmentPath,
+  syncDirectory,
   walk,
 } from "./segment.ts";
 
@@ -50,7 +52,8 @@ export interface Cursor {
 export interface PartitionOptions {
   now: () => number;
   segmentBytesMax?: number;
-  onTornTail: (path: string, bytes: number) => void;
+  /** A torn end was cut; its bytes lie at `kept` now. */
+  onTornTail: (kept: string, bytes: number) => void;
 }
 
 export class LocalPartition {
@@ -99,7 +102,7 @@ export class LocalPartition {
     const segments = await Promise.all(bases.map((base) => openSegment(directory, base)));
     const newest = segments.at(-1) as Segment;
     const recovered = await recoverSegment(newest);
-    if (recovered.cut > 0) options.onTornTail(newest.path, recovered.cut);
+    if (recovered.torn) options.onTornTail(recovered.torn.kept, recovered.torn.bytes);
     // An empty newest segment takes the clock's floor from the records before it.
     const before = segments.at(-2);
     if (recovered.timestamp === null && before) {
@@ -163,7 +166,11 @@ export class LocalPartition {
   /** First offset at or after the time. */
   async offsetAt(timeMs: number): Promise<OffsetAtTime> {
     const { range } = this;
-    for (const segment of this.#segments) {
+    for (const [place, segment] of this.#segments.entries()) {
+      // Timestamps never decrease: one read of the next segment may save reading all of this one.
+      const next = this.#segments[place + 1];
+      const [after] = next ? (await readStretch(next, FILE_HEADER_BYTES, INDEX_BYTES)).records : [];
+      if (after && after.timestamp < timeMs) continue;
       let found: bigint | null = null;
       await walk(segment, ({ timestamp, offset }) => {
         if (timestamp >= timeMs) found = offset;
@@ -207,7 +214,11 @@ export class LocalPartition {
         bytes += sizes[end] as number;
         if (end > start && bytes > GROUP_BYTES_MAX) break;
       }
-      offsets.push(...(await this.append(messages.slice(start, end))));
+      try {
+        offsets.push(...(await this.append(messages.slice(start, end))));
+      } catch (error) {
+        throw start === 0 ? error : partlyWritten(this.#directory, error);
+      }
       start = end;
     }
     return offsets;
@@ -255,7 +266,7 @@ export class LocalPartition {
     const answers = group.map(({ messages }) =>
       messages.map((message) => {
         entries.push([offset, segment.size + at]);
-        at = writeFrame(buffer, at, message, offset, timestamp);
+        at = writeFrame(buffer, at, message, { offset, timestamp, group: segment.size });
         offset += 1n;
         return { partition: this.partition, offset: offset - 1n };
       }),
@@ -325,6 +336,12 @@ export class LocalPartition {
   }
 }
 
+/** A failed write of which another part is durable: what failed of it does not make the whole certain. */
+export function partlyWritten(what: string, cause: unknown): VexError {
+  const message = `write to ${what} in doubt, a part of it is written: ${(cause as Error).message}`;
+  return new VexError("UNAVAILABLE", message, { cause, retriable: false, fields: { doubt: true } });
+}
+
 function notWritten(cause: unknown): VexError {
   return new VexError("UNAVAILABLE", `nothing was written to the local log: ${(cause as Error).message}`, {
     cause,
@@ -354,13 +371,4 @@ async function createSegment(directory: string, base: bigint): Promise<bigint> {
   }
   await syncDirectory(directory);
   return base;
-}
-
-export async function syncDirectory(directory: string): Promise<void> {
-  const handle = await open(directory, "r");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }

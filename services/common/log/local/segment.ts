@@ -1,7 +1,7 @@
 /**
  * One file of a partition: `<first offset, 20 digits>.log`, a 16-byte header, then frames.
  *
- * Header: "VXLOG1\0\0" · u64 first offset. Frames carry adjoining offsets from there on. A sparse index
+ * Header: "VXLOG2\0\0" · u64 first offset. Frames carry adjoining offsets from there on. A sparse index
  * in memory (a position every INDEX_BYTES) finds an offset; it is built while the file is checked at
  * open or on the first search, and extended by appends.
  */
@@ -16,7 +16,7 @@ export const FILE_HEADER_BYTES = 16;
 export const INDEX_BYTES = 64 * 1024;
 /** One read of the disk; a frame larger than it is read on its own. */
 export const READ_BYTES = 1024 * 1024;
-const MAGIC = Buffer.from("VXLOG1\0\0", "latin1");
+const MAGIC = Buffer.from("VXLOG2\0\0", "latin1");
 
 export interface IndexEntry {
   offset: bigint;
@@ -154,6 +154,16 @@ function parse(segment: Segment, buffer: Buffer, start: number): Stretch {
     if (!frame) return { records, position: start + at };
     records.push(frame.record);
     at = frame.end;
+  }
+}
+
+/** Makes the names in a directory durable. */
+export async function syncDirectory(directory: string): Promise<void> {
+  const handle = await open(directory, "r");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
   }
 }
 

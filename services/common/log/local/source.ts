@@ -1,7 +1,7 @@
 /**
  * LocalSource: LogSource on a directory, the embedded default.
  *
- *   log.json                        {"format":1,"cluster":"<id>"}, once
+ *   log.json                        {"format":2,"cluster":"<id>"}, once
  *   lock                            pid and start time of the one process
  *   <topic>/topic.json              {"partitions":4,"created":"…"}
  *   <topic>/<partition>/<first offset>.log
@@ -13,7 +13,7 @@
 import { randomUUID } from "node:crypto";
 import { mkdir, open, readdir, readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
-import { VexError } from "../../process/error.ts";
+import { VexError, vexErrorFrom } from "../../process/error.ts";
 import { acquireLock, type ProcessLock } from "../../process/lock.ts";
 import type { Logger } from "../../process/logger.ts";
 import { partitionFor } from "../murmur2.ts";
@@ -30,11 +30,13 @@ import type {
 } from "../source.ts";
 import { LocalConsumer } from "./consumer.ts";
 import { LocalGroups } from "./groups.ts";
-import { LocalPartition, syncDirectory } from "./partition.ts";
+import { LocalPartition, partlyWritten } from "./partition.ts";
+import { syncDirectory } from "./segment.ts";
 
 /** Each is a directory, an open file and a loop per consumer; more belongs on Kafka. */
 export const PARTITIONS_MAX = 256;
-const FORMAT = 1;
+/** 2: a frame names its group. */
+const FORMAT = 2;
 const NAME = /^(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}$/;
 
 export interface LocalSourceOptions {
@@ -161,15 +163,12 @@ export class LocalSource implements LogSource {
     });
     // All are awaited, so that an error never leaves a write of this call running.
     const outcomes = await Promise.allSettled(writes);
-    const failed = outcomes.find((outcome) => outcome.status === "rejected");
-    if (!failed) return offsets;
-    if (outcomes.every(({ status }) => status === "rejected")) throw failed.reason;
-    const message = `write to ${topic} in doubt, only some partitions have it: ${(failed.reason as Error).message}`;
-    throw new VexError("UNAVAILABLE", message, {
-      cause: failed.reason,
-      retriable: false,
-      fields: { doubt: true },
-    });
+    const failures = outcomes.filter((outcome) => outcome.status === "rejected").map(({ reason }) => reason);
+    if (failures.length === 0) return offsets;
+    // What may have been written says more than what was not.
+    const failure = failures.find((reason) => vexErrorFrom(reason).doubt) ?? failures[0];
+    if (failures.length === outcomes.length || vexErrorFrom(failure).doubt) throw failure;
+    throw partlyWritten(topic, failure);
   }
 
   partitionFor(key: Buffer, partitions: number): number {
@@ -232,8 +231,11 @@ export class LocalSource implements LogSource {
         await LocalPartition.open(partition, join(directory, topic, String(partition)), {
           now: now ?? Date.now,
           ...(segmentBytesMax === undefined ? {} : { segmentBytesMax }),
-          onTornTail: (path, bytes) =>
-            logger.warn({ path, bytes }, "unacknowledged end of the local log was cut"),
+          onTornTail: (kept, bytes) =>
+            logger.warn(
+              { kept, bytes },
+              "the torn end of the local log, a write that was cut off, was put aside",
+            ),
         }),
       );
     }
@@ -251,7 +253,7 @@ export class LocalSource implements LogSource {
     if (known.format !== FORMAT || typeof known.cluster !== "string") {
       throw new VexError(
         "MISMATCH",
-        `local log ${path} has format ${known.format}, this version reads ${FORMAT}`,
+        `local log ${path} has format ${known.format}, this version reads ${FORMAT}: use another --data-dir`,
       );
     }
     return known.cluster;
