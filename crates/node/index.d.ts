@@ -58,10 +58,11 @@ export type AlterCommand =
     }
   | { op: "drop"; db: number; name: string }
   | { op: "clear"; db: number; name: string; source: SourceOptions }
-  | { op: "replay-start"; db: number; name: string; source: SourceOptions }
+  /** `withoutEpochs`: epochs of the live incarnation whose records it may lack. */
+  | { op: "replay-start"; db: number; name: string; source: SourceOptions; withoutEpochs?: number[] }
   | { op: "replay-retire"; db: number; name: string; incarnation: string }
-  | { op: "promote"; db: number; name: string; incarnation?: string }
-  | { op: "rollback"; db: number; name: string }
+  | { op: "promote"; db: number; name: string; incarnation?: string; withoutEpochs?: number[] }
+  | { op: "rollback"; db: number; name: string; withoutEpochs?: number[] }
   | { op: "pin" | "unpin"; incarnation: string; name: string; version: number }
   | { op: "source-accept"; incarnation: string; source: number; partition: number; from: string; to: string }
   | { op: "partition-add"; incarnation: string; source: number; partition: number; start: string }

@@ -36,6 +36,11 @@ export const OPTIONS: Option[] = [
   { flag: "from", value: "<where>", help: "collection create, replay: earliest, latest, a time, p:offset,…" },
   { flag: "count", value: "<n>", help: "search: results" },
   { flag: "topic", value: "<name>", help: "source switch: the topic to go on with" },
+  {
+    flag: "without-epoch",
+    value: "<n,…>",
+    help: "replay start, promote, rollback: give up what only these epochs of the live incarnation hold",
+  },
   { flag: "partition", value: "<n>", help: "source accept: the partition" },
   { flag: "grace-ms", value: "<n>", help: "gc: how long a replaced version stays readable" },
   { flag: "dry-run", help: "gc, compact: say what would be done" },
@@ -91,6 +96,16 @@ export function whole(args: Arguments, flag: string, min: number, max: number): 
     throw new ConfigError(`--${flag} is a whole number from ${min} to ${max}, not ${JSON.stringify(value)}`);
   }
   return number;
+}
+
+/** A flag as a list of whole numbers; none = empty. */
+export function numbers(args: Arguments, flag: string): number[] {
+  const value = text(args, flag);
+  if (value === undefined) return [];
+  if (!/^\d+(,\d+)*$/.test(value)) {
+    throw new ConfigError(`--${flag} is a list of whole numbers, not ${JSON.stringify(value)}`);
+  }
+  return value.split(",").map(Number);
 }
 
 /** The positional at `index`; a usage error names what is missing. */

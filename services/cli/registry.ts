@@ -115,19 +115,19 @@ export const COMMANDS: readonly Entry[] = [
   {
     word: "replay",
     help: "start <collection> --from earliest|<time>|<p:offset,…> | list | retire",
-    takes: { start: ["db", "from", "http-port"], list: ["db"], retire: ["db"] },
+    takes: { start: ["db", "from", "http-port", "without-epoch"], list: ["db"], retire: ["db"] },
     load: () => import("./commands/replay.ts"),
   },
   {
     word: "promote",
-    help: "<collection> [<incarnation>]",
-    takes: ["db"],
+    help: "<collection> [<incarnation>] [--without-epoch <n,…>]",
+    takes: ["db", "without-epoch"],
     load: () => import("./commands/promote.ts"),
   },
   {
     word: "rollback",
-    help: "<collection>",
-    takes: ["db"],
+    help: "<collection> [--without-epoch <n,…>]",
+    takes: ["db", "without-epoch"],
     load: () => import("./commands/rollback.ts"),
   },
   {

@@ -85,5 +85,6 @@ async function replay(lake: Lake, log: LogSource, query: URLSearchParams): Promi
   const from = parseBeginning(query.get("from") ?? "");
   const { live } = await findCollection(lake, db, name);
   const source = await sourceFrom(log, liveSource(live).topic, from);
-  return JSON.parse(await lake.alter({ op: "replay-start", db, name, source }));
+  const withoutEpochs = query.getAll("without-epoch").map(Number);
+  return JSON.parse(await lake.alter({ op: "replay-start", db, name, source, withoutEpochs }));
 }

@@ -208,14 +208,8 @@ impl Lake {
     /// `NOT_FOUND`; `CONFLICT` when somebody else re-mapped the name meanwhile.
     pub async fn clear(&self, db: u32, name: &str, source: NewSource) -> Result<Ulid> {
         let mapping = self.mapping(db, name).await?;
-        let schema = self
-            .incarnation(mapping.live)
-            .await?
-            .manifest
-            .head()
-            .state
-            .schema
-            .clone();
+        let live = self.manifest_of(mapping.live).await?.head();
+        let schema = live.state.schema.clone();
         let key = CatalogState::key(db, name);
         let id = self
             .new_incarnation(&key, schema, source.into_source(0))
@@ -251,6 +245,13 @@ impl Lake {
             .await?;
         }
         Ok(leaving.into_iter().collect())
+    }
+
+    /// The commits of an incarnation, which tell all but its records: what a name needs of
+    /// it must not depend on whether its segments can be opened.
+    async fn manifest_of(&self, id: Ulid) -> Result<Manifest<IncarnationState>> {
+        let store = self.store.scoped(&Incarnation::prefix(id));
+        Ok(Manifest::open_with(store, self.context.components.clone()).await?)
     }
 
     async fn new_incarnation(&self, name: &str, schema: Schema, source: Source) -> Result<Ulid> {

@@ -74,6 +74,29 @@ pub struct Source {
     pub starts: BTreeMap<u32, u64>,
 }
 
+impl Source {
+    /// Whether both read one log, in whatever epoch.
+    pub fn is_same_log(&self, other: &Self) -> bool {
+        let Self {
+            kind,
+            cluster,
+            topic,
+            ..
+        } = self;
+        (kind, cluster, topic) == (&other.kind, &other.cluster, &other.topic)
+    }
+
+    /// Whether an offset means the same record in both.
+    pub fn is_same_epoch(&self, other: &Self) -> bool {
+        self.is_same_log(other) && self.epoch == other.epoch
+    }
+
+    /// The log, for people.
+    pub fn log(&self) -> String {
+        format!("{} {} topic {}", self.kind, self.cluster, self.topic)
+    }
+}
+
 /// A source as a creator describes it; rank and epoch start at their defaults.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

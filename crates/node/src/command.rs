@@ -33,6 +33,9 @@ pub enum Command {
         db: u32,
         name: String,
         source: NewSource,
+        /// Epochs of the live incarnation whose records it may lack.
+        #[serde(default, rename = "withoutEpochs")]
+        without: Vec<u32>,
     },
     ReplayRetire {
         db: u32,
@@ -43,10 +46,16 @@ pub enum Command {
         db: u32,
         name: String,
         incarnation: Option<Ulid>,
+        /// Epochs of the live incarnation whose records it may lack.
+        #[serde(default, rename = "withoutEpochs")]
+        without: Vec<u32>,
     },
     Rollback {
         db: u32,
         name: String,
+        /// Epochs of the live incarnation whose records it may lack.
+        #[serde(default, rename = "withoutEpochs")]
+        without: Vec<u32>,
     },
     Pin {
         incarnation: String,
@@ -144,8 +153,14 @@ impl Lake {
             Command::Clear { db, name, source } => {
                 json!({"incarnation": lake.clear(db, &name, source).await?.to_string()})
             }
-            Command::ReplayStart { db, name, source } => {
-                json!({"incarnation": lake.replay_start(db, &name, source).await?.to_string()})
+            Command::ReplayStart {
+                db,
+                name,
+                source,
+                without,
+            } => {
+                let id = lake.replay_start(db, &name, source, &without).await?;
+                json!({"incarnation": id.to_string()})
             }
             Command::ReplayRetire {
                 db,
@@ -159,9 +174,12 @@ impl Lake {
                 db,
                 name,
                 incarnation,
-            } => named(&lake.promote(db, &name, incarnation).await?),
+                without,
+            } => named(&lake.promote(db, &name, incarnation, &without).await?),
             // What was live before a promotion is first in line, so rolling back is promoting it.
-            Command::Rollback { db, name } => named(&lake.promote(db, &name, None).await?),
+            Command::Rollback { db, name, without } => {
+                named(&lake.promote(db, &name, None, &without).await?)
+            }
             Command::Pin {
                 incarnation,
                 name,

@@ -1,6 +1,6 @@
-/** promote: makes a fed incarnation the live one. Refused while it is behind. */
+/** promote: makes a fed incarnation the live one. Refused while it is behind in any epoch of the log. */
 import { EXIT } from "../../common/process/exit.ts";
-import { type Arguments, positional, whole } from "../args.ts";
+import { type Arguments, numbers, positional, whole } from "../args.ts";
 import { openContext, openLake } from "../context.ts";
 import { print, printJson } from "../output.ts";
 
@@ -16,10 +16,11 @@ export async function remap(args: Arguments, op: "promote" | "rollback"): Promis
   const context = await openContext(args, "cli");
   const { lake, close } = await openLake(context, "cli");
   try {
+    const withoutEpochs = numbers(args, "without-epoch");
     const command =
       op === "promote"
-        ? { op, db, name, ...(incarnation === undefined ? {} : { incarnation }) }
-        : { op, db, name };
+        ? { op, db, name, withoutEpochs, ...(incarnation === undefined ? {} : { incarnation }) }
+        : { op, db, name, withoutEpochs };
     const mapping = JSON.parse(await lake.alter(command)) as { live: string; fed: string[] };
     if (context.json) printJson(mapping);
     else print(`${db}/${name} is now ${mapping.live}; still fed: ${mapping.fed.join(", ") || "none"}`);

@@ -2,10 +2,16 @@
  * replay start | list | retire: a second incarnation of a collection, filled from the log beside the
  * live one. Ingest sees it in the catalog and feeds it; `promote` makes it the live one.
  */
-import { findCollection, liveSource, parseBeginning, sourceFrom } from "../../common/catalog.ts";
+import {
+  findCollection,
+  type Incarnation,
+  liveSource,
+  parseBeginning,
+  sourceFrom,
+} from "../../common/catalog.ts";
 import { ConfigError } from "../../common/process/error.ts";
 import { EXIT } from "../../common/process/exit.ts";
-import { type Arguments, positional, text, whole } from "../args.ts";
+import { type Arguments, numbers, positional, text, whole } from "../args.ts";
 import { type Context, openContext, openLake, openLog } from "../context.ts";
 import { columns, print, printJson } from "../output.ts";
 import { serverCall } from "../server.ts";
@@ -26,8 +32,10 @@ async function start(context: Context): Promise<number> {
   const where = text(args, "from");
   if (where === undefined) throw new ConfigError("--from is missing: earliest, a time, or p:offset,…");
   const from = parseBeginning(where);
+  const withoutEpochs = numbers(args, "without-epoch");
   if (context.running?.log.kind === "local") {
-    const query = `db=${db}&collection=${encodeURIComponent(name)}&from=${encodeURIComponent(where)}`;
+    const query = new URLSearchParams({ db: String(db), collection: name, from: where });
+    for (const epoch of withoutEpochs) query.append("without-epoch", String(epoch));
     printJson(await serverCall(context, "POST", `/api/v1/replay?${query}`));
     return EXIT.ok;
   }
@@ -35,7 +43,9 @@ async function start(context: Context): Promise<number> {
   try {
     const { live } = await findCollection(lake, db, name);
     const source = await sourceFrom(log, liveSource(live).topic, from);
-    const { incarnation } = JSON.parse(await lake.alter({ op: "replay-start", db, name, source }));
+    const { incarnation } = JSON.parse(
+      await lake.alter({ op: "replay-start", db, name, source, withoutEpochs }),
+    );
     if (context.json) printJson({ incarnation });
     else
       print(
@@ -56,9 +66,11 @@ async function list(context: Context): Promise<number> {
   if (context.json) printJson({ live, fed });
   else {
     const behind = (of: typeof live): number =>
-      live.partitions.reduce((sum, { partition, checkpoint }) => {
-        const same = of.partitions.find((other) => other.partition === partition);
-        return sum + Math.max(0, Number(checkpoint.next) - Number(same?.checkpoint.next ?? 0));
+      live.partitions.reduce((sum, { source, partition, checkpoint }) => {
+        const same = of.partitions.find(
+          (other) => other.partition === partition && epochKey(of, other.source) === epochKey(live, source),
+        );
+        return sum + Math.max(0, Number(checkpoint.next) - Number(same?.checkpoint.next ?? checkpoint.start));
       }, 0);
     const rows = [live, ...fed].map((of, i) => [
       of.incarnation,
@@ -70,6 +82,12 @@ async function list(context: Context): Promise<number> {
     print(columns(["incarnation", "is", "version", "records", "offsets behind live"], rows));
   }
   return EXIT.ok;
+}
+
+/** What offsets of a source belong to, the same in every incarnation of a collection. */
+function epochKey(of: Incarnation, source: number): string {
+  const { kind, cluster, topic, epoch } = of.sources[source] as Incarnation["sources"][string];
+  return JSON.stringify([kind, cluster, topic, epoch]);
 }
 
 async function retire(context: Context): Promise<number> {

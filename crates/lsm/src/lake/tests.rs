@@ -1,5 +1,7 @@
 //! Names and incarnations: create, drop, clear, replay, promote, roll back, leave.
 
+mod epochs;
+
 use std::collections::BTreeSet;
 
 use vexlake_distance::Metric;
@@ -167,7 +169,7 @@ fn should_drop_a_collection_and_retire_what_it_named() {
         let (site, lake, id, log) = begun().await;
         feed(&lake, id, &log).await;
         let replay = lake
-            .replay_start(0, "docs", source(&[]))
+            .replay_start(0, "docs", source(&[]), &[])
             .await
             .expect("started");
         let writer = open(&site, "b")
@@ -279,7 +281,7 @@ fn should_not_bring_back_what_was_cleared() {
         assert_eq!(incarnation.feed.read(|view| view.card()), 1);
         // A replay from the very beginning begins at the floor.
         let replay = lake
-            .replay_start(0, "docs", source(&[(0, 0)]))
+            .replay_start(0, "docs", source(&[(0, 0)]), &[])
             .await
             .expect("started");
         let replay = lake.incarnation(replay).await.expect("opened");
@@ -294,33 +296,36 @@ fn should_refuse_to_promote_what_is_behind_and_roll_back_after_promoting() {
         let (_site, lake, live, log) = begun().await;
         feed(&lake, live, &log).await;
         let replay = lake
-            .replay_start(0, "docs", source(&[]))
+            .replay_start(0, "docs", source(&[]), &[])
             .await
             .expect("started");
-        let behind = lake.promote(0, "docs", None).await.expect_err("behind");
+        let behind = lake
+            .promote(0, "docs", None, &[])
+            .await
+            .expect_err("behind");
         assert_eq!(behind.kind(), ErrorKind::Invalid);
         assert!(behind.to_string().contains("partition 0"), "{behind}");
         let target = lake.incarnation(replay).await.expect("opened");
         catch_up(&target, &log, 0).await;
         target.flush().await.expect("flushed");
         let behind = lake
-            .promote(0, "docs", Some(replay))
+            .promote(0, "docs", Some(replay), &[])
             .await
             .expect_err("behind in one partition");
         assert!(behind.to_string().contains("partition 1"), "{behind}");
         catch_up(&target, &log, 1).await;
-        lake.promote(0, "docs", Some(replay))
+        lake.promote(0, "docs", Some(replay), &[])
             .await
             .expect_err("consumed but not committed");
         target.flush().await.expect("flushed");
         let unknown = lake
-            .promote(0, "docs", Some(Ulid::from_parts(1, 1)))
+            .promote(0, "docs", Some(Ulid::from_parts(1, 1)), &[])
             .await
             .expect_err("not fed");
         assert_eq!(unknown.kind(), ErrorKind::Invalid);
 
         let promoted = lake
-            .promote(0, "docs", Some(replay))
+            .promote(0, "docs", Some(replay), &[])
             .await
             .expect("promoted");
         assert_eq!(
@@ -345,7 +350,10 @@ fn should_refuse_to_promote_what_is_behind_and_roll_back_after_promoting() {
                 .len(),
             6
         );
-        let back = lake.promote(0, "docs", None).await.expect("rolled back");
+        let back = lake
+            .promote(0, "docs", None, &[])
+            .await
+            .expect("rolled back");
         assert_eq!(
             back,
             Mapping {
@@ -359,7 +367,7 @@ fn should_refuse_to_promote_what_is_behind_and_roll_back_after_promoting() {
         lake.retire_fed(0, "docs", replay).await.expect("retired");
         assert_eq!(lake.mapping(0, "docs").await.expect("mapped").fed, []);
         assert_eq!(lake.finish_leaving().await.expect("finished"), [replay]);
-        lake.promote(0, "docs", None)
+        lake.promote(0, "docs", None, &[])
             .await
             .expect_err("nothing is fed");
     });

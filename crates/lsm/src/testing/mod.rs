@@ -162,10 +162,21 @@ pub async fn deliver(
     partition: u32,
     range: std::ops::Range<u64>,
 ) -> Result<Appended> {
+    deliver_as(to, log, 0, partition, range).await
+}
+
+/// Delivers `[from, to)` of a partition as a source's.
+pub async fn deliver_as(
+    to: &Incarnation,
+    log: &Log,
+    source: u32,
+    partition: u32,
+    range: std::ops::Range<u64>,
+) -> Result<Appended> {
     let (table, buffer) = log.fetch(partition, range.start, range.end);
     let buffers = [buffer.as_slice()];
     to.append(&Batch {
-        source: 0,
+        source,
         partition,
         from: range.start,
         to: range.end,
