@@ -2,7 +2,8 @@
 //!
 //! Opening checks that the store keeps the promises commits rest on (create-only and
 //! compare-and-swap, tried concurrently) and that `lake.json` is of a format this
-//! code knows. Incarnations are opened on first use and stay open.
+//! code knows. Incarnations are opened on first use, each by itself: one that opens
+//! slowly, or cannot be opened, keeps nobody from the others.
 //!
 //! A change of names is always two steps: the incarnation first (its version 0), then
 //! the catalog. What a crash leaves between the two has no name and is never seen.
@@ -14,8 +15,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
+use tokio::sync::OnceCell;
 use ulid::Ulid;
 use vexlake_manifest::{Author, Context as Components, Manifest, ManifestError};
 use vexlake_segment::VectorCache;
@@ -56,6 +58,9 @@ pub struct LakeOptions {
     pub search_threads: usize,
 }
 
+/// An incarnation, open or on its way; a failed try leaves it empty for the next one.
+type Opening = OnceCell<Arc<Incarnation>>;
+
 /// An open lake; see the file header.
 pub struct Lake {
     /// The store, at the lake's root.
@@ -67,7 +72,7 @@ pub struct Lake {
     /// The store's URL as configured.
     root: String,
     context: Context,
-    open: Mutex<HashMap<Ulid, Arc<Incarnation>>>,
+    open: Mutex<HashMap<Ulid, Arc<Opening>>>,
 }
 
 impl Lake {
@@ -121,18 +126,9 @@ impl Lake {
     /// # Errors
     /// `NOT_FOUND`; store and format errors.
     pub async fn incarnation(&self, id: Ulid) -> Result<Arc<Incarnation>> {
-        let mut open = self.open.lock().await;
-        if let Some(found) = open.get(&id) {
-            return Ok(found.clone());
-        }
-        let opened = Incarnation::open(&self.store, id, self.context.clone()).await?;
-        open.insert(id, opened.clone());
-        Ok(opened)
-    }
-
-    /// The incarnations open in this process.
-    pub async fn opened(&self) -> Vec<Arc<Incarnation>> {
-        self.open.lock().await.values().cloned().collect()
+        let opening = self.open.lock().entry(id).or_default().clone();
+        let open = || Incarnation::open(&self.store, id, self.context.clone());
+        opening.get_or_try_init(open).await.cloned()
     }
 
     /// What a name means at the newest catalog version.
@@ -237,7 +233,7 @@ impl Lake {
                 Err(Error::Manifest(ManifestError::NotFound { .. })) => {}
                 Err(error) => return Err(error),
             }
-            self.open.lock().await.remove(id);
+            self.open.lock().remove(id);
             self.commit_catalog(|state| {
                 let delta = CatalogDelta::Forget { incarnation: *id };
                 Ok(state.leaving.contains(id).then_some(delta))

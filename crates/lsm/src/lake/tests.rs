@@ -1,6 +1,7 @@
 //! Names and incarnations: create, drop, clear, replay, promote, roll back, leave.
 
 mod epochs;
+mod opening;
 
 use std::collections::BTreeSet;
 
