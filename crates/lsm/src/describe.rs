@@ -241,12 +241,14 @@ impl Incarnation {
 }
 
 impl Lake {
-    /// All collections and what they hold.
+    /// All collections and what they hold. Every process lists again and again to follow
+    /// the catalog, so this is also where it closes what lost its name.
     ///
     /// # Errors
     /// Store errors.
     pub async fn collections(&self) -> Result<Vec<CollectionInfo>> {
         let names = self.catalog.refresh().await?.state.names.clone();
+        self.close_unnamed();
         let mut collections = Vec::new();
         for (key, mapping) in names {
             let (db, name) = CatalogState::parse_key(&key);

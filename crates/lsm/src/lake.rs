@@ -3,7 +3,8 @@
 //! Opening checks that the store keeps the promises commits rest on (create-only and
 //! compare-and-swap, tried concurrently) and that `lake.json` is of a format this
 //! code knows. Incarnations are opened on first use, each by itself: one that opens
-//! slowly, or cannot be opened, keeps nobody from the others.
+//! slowly, or cannot be opened, keeps nobody from the others. What no name means any more
+//! is closed once nobody asks for it, since it holds indexes and a feed in memory.
 //!
 //! A change of names is always two steps: the incarnation first (its version 0), then
 //! the catalog. What a crash leaves between the two has no name and is never seen.
@@ -11,7 +12,7 @@
 mod open;
 mod replay;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -58,8 +59,17 @@ pub struct LakeOptions {
     pub search_threads: usize,
 }
 
-/// An incarnation, open or on its way; a failed try leaves it empty for the next one.
-type Opening = OnceCell<Arc<Incarnation>>;
+/// Feeds and jobs of an incarnation that lost its name end within a second or two; what
+/// asks for it later finds it in the store again.
+const UNNAMED_MS_MAX: u64 = 60_000;
+
+/// An incarnation, open or on its way.
+#[derive(Default)]
+struct Opening {
+    /// A failed try leaves it empty for the next one.
+    cell: Arc<OnceCell<Arc<Incarnation>>>,
+    asked_ms: u64,
+}
 
 /// An open lake; see the file header.
 pub struct Lake {
@@ -72,7 +82,7 @@ pub struct Lake {
     /// The store's URL as configured.
     root: String,
     context: Context,
-    open: Mutex<HashMap<Ulid, Arc<Opening>>>,
+    open: Mutex<HashMap<Ulid, Opening>>,
 }
 
 impl Lake {
@@ -126,9 +136,25 @@ impl Lake {
     /// # Errors
     /// `NOT_FOUND`; store and format errors.
     pub async fn incarnation(&self, id: Ulid) -> Result<Arc<Incarnation>> {
-        let opening = self.open.lock().entry(id).or_default().clone();
+        let cell = {
+            let mut open = self.open.lock();
+            let opening = open.entry(id).or_default();
+            opening.asked_ms = (self.context.components.clock)();
+            opening.cell.clone()
+        };
         let open = || Incarnation::open(&self.store, id, self.context.clone());
-        opening.get_or_try_init(open).await.cloned()
+        cell.get_or_try_init(open).await.cloned()
+    }
+
+    /// Closes what no name means any more; requests under way keep what they hold.
+    pub(crate) fn close_unnamed(&self) {
+        let now = (self.context.components.clock)();
+        let catalog = self.catalog.head();
+        let mappings = catalog.state.names.values();
+        let named: HashSet<Ulid> = mappings.flat_map(Mapping::incarnations).collect();
+        let asked = |opening: &Opening| now.saturating_sub(opening.asked_ms) <= UNNAMED_MS_MAX;
+        let mut open = self.open.lock();
+        open.retain(|id, opening| named.contains(id) || asked(opening));
     }
 
     /// What a name means at the newest catalog version.

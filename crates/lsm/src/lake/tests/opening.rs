@@ -68,3 +68,24 @@ fn should_open_an_incarnation_once_for_all_who_ask_and_again_after_a_failure() {
         assert!(Arc::ptr_eq(&a.expect("opened"), &b.expect("opened")));
     });
 }
+
+#[test]
+fn should_close_what_lost_its_name_once_nobody_asks_for_it() {
+    run(async {
+        let (site, lake, id, log) = begun().await;
+        let old = Arc::downgrade(&feed(&lake, id, &log).await);
+        let cleared = lake.clear(0, "docs", source(&[(0, 3), (1, 3)])).await;
+        let new = lake.incarnation(cleared.expect("cleared")).await;
+        let new = Arc::downgrade(&new.expect("opened"));
+        lake.collections().await.expect("listed");
+        assert!(old.upgrade().is_some(), "its feed may still run");
+        site.tick(2 * UNNAMED_MS_MAX);
+        lake.incarnation(id).await.expect("asked for again");
+        lake.collections().await.expect("listed");
+        assert!(old.upgrade().is_some(), "it was asked for");
+        site.tick(2 * UNNAMED_MS_MAX);
+        lake.collections().await.expect("listed");
+        assert!(old.upgrade().is_none(), "nobody asks for it");
+        assert!(new.upgrade().is_some(), "it has a name");
+    });
+}
