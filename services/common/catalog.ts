@@ -6,7 +6,7 @@ import type { Lake, SourceOptions } from "@vexlake/core";
 import { z } from "zod";
 import type { LogSource } from "./log/source.ts";
 import { topicFor } from "./log/topic.ts";
-import { VexError, vexErrorFrom } from "./process/error.ts";
+import { CORE_CODES, VexError, vexErrorFrom } from "./process/error.ts";
 
 const digits = z.string().regex(/^\d+$/);
 
@@ -60,21 +60,38 @@ const incarnation = z.object({
   partitions: z.array(partition),
 });
 
-const collection = z.object({
+const unreadable = z.object({ incarnation: z.string(), code: z.enum(CORE_CODES), message: z.string() });
+
+const listing = z.object({
   db: z.number(),
   name: z.string(),
-  live: incarnation,
-  fed: z.array(incarnation),
+  live: z.union([incarnation, unreadable]),
+  fed: z.array(z.union([incarnation, unreadable])),
 });
 
 export type Incarnation = z.infer<typeof incarnation>;
-export type Collection = z.infer<typeof collection>;
+/** An incarnation that has a name and cannot be opened, with what the core said. */
+export type Unreadable = z.infer<typeof unreadable>;
+/** A name and what it means; one damaged incarnation must not hide the others. */
+export type Listing = z.infer<typeof listing>;
+export type Collection = Listing & { live: Incarnation };
 export type PartitionState = z.infer<typeof partition>;
+
+export function isOpen(of: Incarnation | Unreadable): of is Incarnation {
+  return !("code" in of);
+}
+
+/** The incarnation, or its own error where it cannot be opened. */
+export function opened(of: Incarnation | Unreadable): Incarnation {
+  if (isOpen(of)) return of;
+  const { incarnation, code, message } = of;
+  throw new VexError(code, `incarnation ${incarnation} cannot be opened: ${message}`);
+}
 
 type Describer = Pick<Lake, "describe">;
 
-export async function readCatalog(lake: Describer): Promise<Collection[]> {
-  return parseCore("collections", z.array(collection), await lake.describe({ what: "collections" }));
+export async function readCatalog(lake: Describer): Promise<Listing[]> {
+  return parseCore("collections", z.array(listing), await lake.describe({ what: "collections" }));
 }
 
 /** An incarnation as `refresh` or `describe` answer it. */
@@ -85,7 +102,7 @@ export function parseIncarnation(answer: string | Uint8Array): Incarnation {
 export async function findCollection(lake: Describer, db: number, name: string): Promise<Collection> {
   const all = await readCatalog(lake);
   const found = all.find((one) => one.db === db && one.name === name);
-  if (found) return found;
+  if (found) return { ...found, live: opened(found.live) };
   const others = all.map((one) => `${one.db}/${one.name}`).join(", ") || "none";
   throw new VexError("NOT_FOUND", `there is no collection ${db}/${name}; there are: ${others}`);
 }
@@ -172,16 +189,13 @@ export async function createCollection(
 
 /** As createCollection, but a collection that exists is left as it is. */
 export async function ensureCollection(lake: Lake, log: LogSource, wanted: NewCollection): Promise<void> {
+  const all = await readCatalog(lake);
+  if (all.some(({ db, name }) => db === wanted.db && name === wanted.name)) return;
   try {
-    await findCollection(lake, wanted.db, wanted.name);
-  } catch (thrown) {
-    if (vexErrorFrom(thrown).code !== "NOT_FOUND") throw thrown;
-    try {
-      await createCollection(lake, log, wanted);
-    } catch (lost) {
-      // Somebody else was faster: theirs serves as well.
-      if (vexErrorFrom(lost).code !== "CONFLICT") throw lost;
-    }
+    await createCollection(lake, log, wanted);
+  } catch (lost) {
+    // Somebody else was faster: theirs serves as well.
+    if (vexErrorFrom(lost).code !== "CONFLICT") throw lost;
   }
 }
 

@@ -6,7 +6,14 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Lake } from "@vexlake/core";
-import { findCollection, liveSource, parseBeginning, readCatalog, sourceFrom } from "../common/catalog.ts";
+import {
+  findCollection,
+  liveSource,
+  opened,
+  parseBeginning,
+  readCatalog,
+  sourceFrom,
+} from "../common/catalog.ts";
 import type { LogSource } from "../common/log/source.ts";
 import { VexError } from "../common/process/error.ts";
 import { type Handler, sendJson } from "../common/process/http.ts";
@@ -68,7 +75,7 @@ async function verify(
   for (const name of names) await findCollection(lake, db, name);
   for (const one of all) {
     if (names.length > 0 && !(one.db === db && names.includes(one.name))) continue;
-    reports[`${one.db}/${one.name}`] = await verifyIncarnation(lake, log, one.live);
+    reports[`${one.db}/${one.name}`] = await verifyIncarnation(lake, log, opened(one.live));
   }
   return reports;
 }

@@ -104,6 +104,23 @@ describe("Collections", () => {
     expect(failures).toEqual([]);
   });
 
+  it("should serve the others beside a collection that cannot be opened, and answer its error", async () => {
+    await createElsewhere("a");
+    await createElsewhere("b");
+    core.damaged.add("a");
+    await collections.start();
+    expect(collections.all().map(({ name }) => name)).toEqual(["b"]);
+    const wanted = { db: 0, name: "a", ...SHAPE };
+    expect(() => collections.find(0, "a")).toThrow("segment gone");
+    now += 1_000;
+    await expect(collections.find(0, "a")).rejects.toMatchObject({ code: "CORRUPT" });
+    await expect(collections.findOrCreate(wanted)).rejects.toMatchObject({ code: "CORRUPT" });
+    await expect(collections.create(wanted)).rejects.toMatchObject({ code: "CORRUPT" });
+    await expect.poll(() => String(failures[0])).toContain("segment gone");
+    core.damaged.clear();
+    await expect.poll(() => collections.known(0, "a")).toBeDefined();
+  });
+
   it("should refuse a dimension before anything of that size is made", async () => {
     await expect(collections.create({ db: 0, name: "docs", ...SHAPE, dim: 65_537 })).rejects.toThrow(
       "vector has 65537 dimensions, a collection has 1 to 65536",

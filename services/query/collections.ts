@@ -10,12 +10,19 @@
  * - A view is immutable; a request keeps the one it resolved.
  * - Two clients that create the same collection at once get the same one: the catalog decides, the loser
  *   reads.
+ * - A name whose incarnation cannot be opened answers that error; the others are served.
  * - Being behind is safe: a name answers its previous incarnation for at most FOLLOW_MS after another node
  *   moved it.
  */
-import { type NewCollection as Creation, createCollection, sourceFrom } from "../common/catalog.ts";
+import {
+  type NewCollection as Creation,
+  createCollection,
+  opened,
+  sourceFrom,
+  type Unreadable,
+} from "../common/catalog.ts";
 import type { LogSource } from "../common/log/source.ts";
-import { vexErrorFrom } from "../common/process/error.ts";
+import { VexError, vexErrorFrom } from "../common/process/error.ts";
 import { type CollectionView, type QueryCore, readCollections } from "./core.ts";
 import { ReplyError } from "./errors.ts";
 import type { Visibility } from "./visibility.ts";
@@ -54,6 +61,7 @@ export interface CollectionsOptions {
 export class Collections {
   readonly #options: CollectionsOptions;
   #byName = new Map<string, CollectionView>();
+  #unreadable = new Map<string, Unreadable>();
   #creating = new Map<string, Promise<CollectionView>>();
   #listing: Promise<void> | undefined;
   #next: Promise<void> | undefined;
@@ -103,11 +111,20 @@ export class Collections {
     return [...this.#byName.values()].filter((view) => db === undefined || view.db === db);
   }
 
-  /** The collection of that name; an unknown name is looked for once more. */
+  /**
+   * The collection of that name; an unknown name is looked for once more. Throws where it cannot be opened:
+   * to its clients that is not the same as being absent.
+   */
   find(db: number, name: string): CollectionView | undefined | Promise<CollectionView | undefined> {
     const view = this.known(db, name);
-    if (view !== undefined || this.#options.clock() - this.#listedMs < MISS_MS) return view;
-    return this.refresh().then(() => this.known(db, name));
+    if (view !== undefined) return view;
+    if (this.#options.clock() - this.#listedMs < MISS_MS) return this.#absent(db, name);
+    return this.refresh().then(() => this.known(db, name) ?? this.#absent(db, name));
+  }
+
+  #absent(db: number, name: string): undefined {
+    const unreadable = this.#unreadable.get(nameKey(db, name));
+    if (unreadable !== undefined) opened(unreadable);
   }
 
   /** Follows the catalog and lists again; answers with counts as of now. */
@@ -160,7 +177,7 @@ export class Collections {
       if (vexErrorFrom(error).code !== "CONFLICT") throw error;
     }
     await this.refresh();
-    const view = this.known(wanted.db, wanted.name);
+    const view = this.known(wanted.db, wanted.name) ?? this.#absent(wanted.db, wanted.name);
     if (view === undefined) {
       throw new ReplyError("TRYAGAIN", `collection ${wanted.name} was dropped while it was created`);
     }
@@ -186,7 +203,15 @@ export class Collections {
 
   async #list(): Promise<void> {
     const views = await readCollections(this.#options.core);
-    this.#byName = new Map(views.map((view) => [nameKey(view.db, view.name), view]));
+    const byName = new Map<string, CollectionView>();
+    const unreadable = new Map<string, Unreadable>();
+    for (const view of views) {
+      const key = nameKey(view.db, view.name);
+      if ("unreadable" in view) unreadable.set(key, view.unreadable);
+      else byName.set(key, view);
+    }
+    this.#byName = byName;
+    this.#unreadable = unreadable;
     this.#listedMs = this.#options.clock();
   }
 
@@ -207,6 +232,7 @@ export class Collections {
       for (const end of ends) if (end.status === "rejected") failures.push(end.reason);
     }
     await this.refresh().catch((error: unknown) => failures.push(error));
+    for (const { code, message } of this.#unreadable.values()) failures.push(new VexError(code, message));
     this.#failure = failures[0];
     if (failures.length > 0) this.#options.onFailure(failures[0]);
   }

@@ -5,7 +5,14 @@
  * the request), an answer carries bytes and ends.
  */
 import type { Lake, SearchReply, SearchRequest, VectorArgument } from "@vexlake/core";
-import { type Incarnation, liveSource, parseIncarnation, readCatalog } from "../common/catalog.ts";
+import {
+  type Incarnation,
+  isOpen,
+  liveSource,
+  parseIncarnation,
+  readCatalog,
+  type Unreadable,
+} from "../common/catalog.ts";
 
 export type {
   AlterCommand,
@@ -70,8 +77,20 @@ export interface CollectionView {
   readonly pins: Readonly<Record<string, number>>;
 }
 
-export async function readCollections(core: Pick<QueryCore, "describe">): Promise<CollectionView[]> {
-  return (await readCatalog(core)).map(({ db, name, live }) => viewOf(db, name, live));
+/** A collection that cannot be served: requests get its error, the others go on. */
+export interface UnreadableView {
+  readonly db: number;
+  readonly name: string;
+  readonly unreadable: Unreadable;
+}
+
+/** Of every name: how it is served, or what keeps its incarnation from being opened. */
+export async function readCollections(
+  core: Pick<QueryCore, "describe">,
+): Promise<(CollectionView | UnreadableView)[]> {
+  return (await readCatalog(core)).map(({ db, name, live }) =>
+    isOpen(live) ? viewOf(db, name, live) : { db, name, unreadable: live },
+  );
 }
 
 function viewOf(db: number, name: string, live: Incarnation): CollectionView {

@@ -8,15 +8,20 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, UInt64Array};
 use arrow_ipc::writer::StreamWriter;
+use futures::StreamExt;
 use serde::Serialize;
 use serde_json::json;
+use ulid::Ulid;
 
-use crate::catalog::CatalogState;
+use crate::catalog::{CatalogState, Mapping};
 use crate::error::{Error, Result};
 use crate::incarnation::Incarnation;
 use crate::lake::Lake;
 use crate::snapshot::Snapshot;
 use crate::state::{Checkpoint, Delta, Ledger, Schema, Source};
+
+/// Incarnations opened at once for a list: each opens up to 8 segments at a time.
+const OPENS_MAX: usize = 8;
 
 /// A partition of an incarnation, as `describe` shows it.
 #[derive(Debug, Serialize)]
@@ -72,6 +77,24 @@ pub struct IncarnationInfo {
     pub partitions: Vec<PartitionInfo>,
 }
 
+/// An incarnation in a list. One that cannot be opened must not hide the others.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Listed {
+    /// As it is now.
+    Open(Box<IncarnationInfo>),
+    /// What keeps it from being opened.
+    #[serde(rename_all = "camelCase")]
+    Unreadable {
+        /// ULID.
+        incarnation: String,
+        /// Code of the error.
+        code: &'static str,
+        /// The error, for people.
+        message: String,
+    },
+}
+
 /// A name and what it means.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -81,9 +104,9 @@ pub struct CollectionInfo {
     /// Name.
     pub name: String,
     /// The live incarnation.
-    pub live: IncarnationInfo,
+    pub live: Listed,
     /// Incarnations fed beside it.
-    pub fed: Vec<IncarnationInfo>,
+    pub fed: Vec<Listed>,
 }
 
 impl Incarnation {
@@ -211,7 +234,7 @@ impl Incarnation {
     /// The live files, with a DuckDB query that returns exactly the live records.
     pub fn files(&self, lake_root: &dyn Fn(&str) -> String) -> serde_json::Value {
         let snapshot = self.snapshot();
-        let key = |id: ulid::Ulid, name: &str| format!("{}/seg/{id}/{name}", Self::prefix(self.id));
+        let key = |id: Ulid, name: &str| format!("{}/seg/{id}/{name}", Self::prefix(self.id));
         let mut data = Vec::new();
         let mut deletes = Vec::new();
         let mut segments = Vec::new();
@@ -245,26 +268,38 @@ impl Lake {
     /// the catalog, so this is also where it closes what lost its name.
     ///
     /// # Errors
-    /// Store errors.
+    /// When the catalog cannot be read; an incarnation that cannot be opened says so itself.
     pub async fn collections(&self) -> Result<Vec<CollectionInfo>> {
         let names = self.catalog.refresh().await?.state.names.clone();
         self.close_unnamed();
+        let all: Vec<Ulid> = names.values().flat_map(Mapping::incarnations).collect();
+        // Collected first: a stream that holds a borrowing closure is not Send for every lifetime.
+        let listings: Vec<_> = all.into_iter().map(|id| self.listed(id)).collect();
+        let listed = futures::stream::iter(listings).buffered(OPENS_MAX);
+        let mut listed = listed.collect::<Vec<Listed>>().await.into_iter();
         let mut collections = Vec::new();
-        for (key, mapping) in names {
-            let (db, name) = CatalogState::parse_key(&key);
-            let live = self.incarnation(mapping.live).await?.info();
-            let mut fed = Vec::new();
-            for id in mapping.fed {
-                fed.push(self.incarnation(id).await?.info());
-            }
+        for (key, mapping) in &names {
+            let (db, name) = CatalogState::parse_key(key);
+            let Some(live) = listed.next() else { break };
             collections.push(CollectionInfo {
                 db,
                 name: name.to_owned(),
                 live,
-                fed,
+                fed: listed.by_ref().take(mapping.fed.len()).collect(),
             });
         }
         Ok(collections)
+    }
+
+    async fn listed(&self, id: Ulid) -> Listed {
+        match self.incarnation(id).await {
+            Ok(incarnation) => Listed::Open(Box::new(incarnation.info())),
+            Err(error) => Listed::Unreadable {
+                incarnation: id.to_string(),
+                code: error.kind().code(),
+                message: error.to_string(),
+            },
+        }
     }
 }
 

@@ -16,11 +16,11 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
-use vexlake_manifest::State;
+use vexlake_manifest::{Author, Manifest, ManifestError, State};
 
 use crate::error::Result;
-use crate::incarnation::Incarnation;
-use crate::state::{Delta, Mark};
+use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Incarnation};
+use crate::state::{Delta, IncarnationState, Mark};
 
 /// What a run may do.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -140,27 +140,28 @@ impl Incarnation {
         }
         Ok(reached)
     }
+}
 
-    /// Ends the incarnation: the last commit, then its segments and shadow objects. HEAD,
-    /// slots and bases stay, and fence whoever still writes. Safe to run again after a crash.
-    ///
-    /// # Errors
-    /// Store errors.
-    pub async fn retire(&self) -> Result<Collected> {
-        if !self.manifest.refresh().await?.state.retired {
-            self.commit_simple(|_| Delta::Retire {}).await?;
+/// Ends an incarnation: the last commit, then its segments and shadow objects. HEAD,
+/// slots and bases stay, and fence whoever still writes. Safe to run again after a crash,
+/// and done by the commits alone: what cannot be opened any more can still leave.
+///
+/// # Errors
+/// Store errors.
+pub(crate) async fn retire(manifest: &Manifest<IncarnationState>, author: &Author) -> Result<()> {
+    let mut attempts = 0;
+    while !manifest.refresh().await?.state.retired {
+        let head = manifest.head();
+        match manifest.commit(&head, Delta::Retire {}, author).await {
+            Err(ManifestError::Conflict { .. }) if attempts < COMMIT_ATTEMPTS_MAX => attempts += 1,
+            outcome => drop(outcome?),
         }
-        let mut collected = Collected {
-            retain_from: self.manifest.head().version,
-            ..Collected::default()
-        };
-        for prefix in ["seg/", "shadow/"] {
-            for listed in self.store.list(prefix).await? {
-                self.store.delete(&listed.key).await?;
-                collected.bytes += listed.size;
-                collected.objects.push(listed.key);
-            }
-        }
-        Ok(collected)
     }
+    let store = manifest.store();
+    for prefix in ["seg/", "shadow/"] {
+        for listed in store.list(prefix).await? {
+            store.delete(&listed.key).await?;
+        }
+    }
+    Ok(())
 }

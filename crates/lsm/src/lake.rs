@@ -27,6 +27,7 @@ use vexlake_store::{Store, StoreConfig};
 use self::open::{check_name, check_schema, open_catalog, open_info, prepare_spool};
 use crate::catalog::{CatalogDelta, CatalogState, Mapping};
 use crate::error::{Error, Result};
+use crate::gc::retire;
 use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Context, Incarnation, Pools};
 use crate::state::{IncarnationState, NewSource, Schema, Source};
 
@@ -247,26 +248,34 @@ impl Lake {
         Ok(id)
     }
 
-    /// Finishes what is leaving: retire, sweep, forget. Run by every GC tick.
+    /// Finishes what is leaving: retire, sweep, forget. Run by every GC tick. One that
+    /// cannot be finished keeps none of the others.
     ///
     /// # Errors
-    /// Store errors; what is not finished is taken up by the next run.
+    /// The first of what could not be finished; the next run takes it up again.
     pub async fn finish_leaving(&self) -> Result<Vec<Ulid>> {
         let leaving = self.catalog.refresh().await?.state.leaving.clone();
-        for id in &leaving {
-            match self.incarnation(*id).await {
-                Ok(incarnation) => drop(incarnation.retire().await?),
-                Err(Error::Manifest(ManifestError::NotFound { .. })) => {}
-                Err(error) => return Err(error),
+        let (mut left, mut failed) = (Vec::new(), None);
+        for id in leaving {
+            match self.finish(id).await {
+                Ok(()) => left.push(id),
+                Err(error) => failed = failed.or(Some(error)),
             }
-            self.open.lock().remove(id);
-            self.commit_catalog(|state| {
-                let delta = CatalogDelta::Forget { incarnation: *id };
-                Ok(state.leaving.contains(id).then_some(delta))
-            })
-            .await?;
         }
-        Ok(leaving.into_iter().collect())
+        failed.map_or(Ok(left), Err)
+    }
+
+    async fn finish(&self, id: Ulid) -> Result<()> {
+        match self.manifest_of(id).await {
+            Ok(manifest) => retire(&manifest, &self.context.author).await?,
+            Err(Error::Manifest(ManifestError::NotFound { .. })) => {}
+            Err(error) => return Err(error),
+        }
+        self.commit_catalog(|state| {
+            let delta = CatalogDelta::Forget { incarnation: id };
+            Ok(state.leaving.contains(&id).then_some(delta))
+        })
+        .await
     }
 
     /// The commits of an incarnation, which tell all but its records: what a name needs of

@@ -39,6 +39,7 @@ mod verify;
 
 pub use catalog::{CatalogState, Mapping};
 pub use compact::{MergeOptions, Merged, Policy, Progress, Spec, plan_compaction};
+pub use describe::{CollectionInfo, IncarnationInfo, Listed};
 pub use error::{Error, ErrorKind, Result};
 pub use feed::{Feed, View};
 pub use flush::Flushed;

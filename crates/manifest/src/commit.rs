@@ -5,7 +5,8 @@
 //! 3. Look at the slot before writing: a contended create can cost seconds on servers
 //!    where a plain read costs one.
 //! 4. At 64 deltas, 256 KiB, or the state's wish, the parent's state is folded into a
-//!    base of its own and the commit starts a new chain on it.
+//!    base of its own and the commit starts a new chain on it. A fold that fails stops
+//!    nobody: the chain goes on, or starts on the state as it is, which says the same.
 //! 5. Fill the slot, doubt settled by reading it. 6. Boundary check. 7. HEAD forward;
 //!    where that fails the commit stands all the same.
 //!
@@ -169,12 +170,19 @@ impl Access<'_> {
             chain: Arc::new(chain),
         };
         let mut body = self.encode(&head)?;
-        let full = head.chain.deltas.len() > DELTAS_MAX || body.len() > COMMIT_BYTES_SOFT_MAX;
+        let long = head.chain.deltas.len() > DELTAS_MAX || body.len() > COMMIT_BYTES_SOFT_MAX;
         // A chain of one starts on the parent already: rolling again would gain nothing,
         // unless the state itself asks.
-        if (full && head.chain.deltas.len() > 1) || parent.state.fold_due() {
-            self.roll(parent, &mut head).await?;
-            body = self.encode(&head)?;
+        let full = long && head.chain.deltas.len() > 1;
+        if full || parent.state.fold_due() {
+            let base = match parent.state.fold(self.store).await {
+                Ok(folded) => Some(folded),
+                Err(_) => full.then(|| S::clone(&parent.state)),
+            };
+            if let Some(base) = base {
+                self.roll(parent, &base, &mut head).await?;
+                body = self.encode(&head)?;
+            }
         }
         if body.len() > COMMIT_BYTES_MAX {
             let message = format!("commit of {} bytes, at most {COMMIT_BYTES_MAX}", body.len());
@@ -186,18 +194,18 @@ impl Access<'_> {
         Ok(Some((head, body)))
     }
 
-    /// Puts the parent's folded state under the commit as its base.
+    /// Puts the parent's state, mostly folded, under the commit as its base.
     async fn roll<S: State>(
         &self,
         parent: &Head<S>,
+        state: &S,
         head: &mut Head<S>,
     ) -> Result<(), ManifestError> {
-        let folded = parent.state.fold(self.store).await?;
         let base = self
-            .write_base(parent.version, parent.id, parent.state.cutoff_ms(), &folded)
+            .write_base(parent.version, parent.id, parent.state.cutoff_ms(), state)
             .await?;
         if let Some(delta) = &head.delta {
-            head.state = Arc::new(apply::<S>(&folded, head.version, head.when_ms, delta)?);
+            head.state = Arc::new(apply::<S>(state, head.version, head.when_ms, delta)?);
         }
         let own = head.chain.deltas.last().cloned();
         head.chain = Arc::new(Chain {

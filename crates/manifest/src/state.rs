@@ -45,7 +45,8 @@ pub trait State: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
 
     /// What a base stores: an equivalent state, perhaps more compact. May write objects
     /// through `store` (scoped to the manifest) under names minted by the manifest's
-    /// rules; they become reachable only if the commit that follows wins.
+    /// rules; they become reachable only if the commit that follows wins. On `Err` the
+    /// commit goes on without it.
     async fn fold(&self, _store: &Store) -> Result<Self, StoreError> {
         Ok(self.clone())
     }

@@ -4,11 +4,12 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use common::{
-    Added, Change, Counters, Toy, add, add_surely, author, clock, commit, create, each, open,
-    ticking,
+    Added, Change, Counters, Toy, UNFOLDABLE, add, add_surely, author, clock, commit, create, each,
+    open, ticking,
 };
 use futures::future::join_all;
 use vexlake_manifest::{Manifest, ManifestError};
@@ -432,6 +433,32 @@ async fn should_roll_the_base_by_size_and_by_the_states_wish() {
             Arc::clone(&open(&wishful).await.head().state),
             toy.head().state
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn should_commit_although_the_state_cannot_be_folded() {
+    each(async |store| {
+        let store = store.scoped("unfoldable");
+        let initial = Counters {
+            fold_at: 2,
+            counts: BTreeMap::from([(UNFOLDABLE.to_owned(), 0)]),
+            ..Counters::default()
+        };
+        let toy = Toy::create(store.clone(), initial, &author("a"), clock())
+            .await
+            .unwrap();
+        let reader = open(&store).await;
+        for token in 1..=130 {
+            commit(&toy, add(token)).await;
+        }
+        assert_eq!(reader.refresh().await.unwrap().state, toy.head().state);
+        assert_eq!(open(&store).await.head().state, toy.head().state);
+        assert_eq!(toy.head().state.folds, 0);
+        // Version 0, and a full chain twice: 65 and 129 are the first beyond 64 deltas.
+        assert_eq!(store.list("bases").await.unwrap().len(), 3);
+        commit(&toy, Change::Retire).await;
     })
     .await;
 }

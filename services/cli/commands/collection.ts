@@ -1,5 +1,5 @@
 /** collection create | list | drop. */
-import { createCollection, parseBeginning, readCatalog } from "../../common/catalog.ts";
+import { createCollection, isOpen, parseBeginning, readCatalog } from "../../common/catalog.ts";
 import { ConfigError } from "../../common/process/error.ts";
 import { EXIT } from "../../common/process/exit.ts";
 import { type Arguments, positional, text, whole } from "../args.ts";
@@ -22,18 +22,19 @@ async function list(context: Context): Promise<number> {
   await close();
   if (context.json) printJson(all);
   else {
-    const rows = all.map(({ db, name, live, fed }) => [
-      db,
-      name,
-      live.schema.dim,
-      live.schema.metric,
-      live.committedRecords,
-      live.segments,
-      byteText(live.bytes),
-      live.version,
-      live.incarnation,
-      fed.length,
-    ]);
+    const rows = all.map(({ db, name, live, fed }) => {
+      const shown = isOpen(live)
+        ? [
+            live.schema.dim,
+            live.schema.metric,
+            live.committedRecords,
+            live.segments,
+            byteText(live.bytes),
+            live.version,
+          ]
+        : [live.code, "-", "-", "-", "-", "-"];
+      return [db, name, ...shown, live.incarnation, fed.length];
+    });
     const titles = [
       "db",
       "name",

@@ -26,12 +26,18 @@ export async function run(args: Arguments): Promise<number> {
   const { lake, close } = await openLake(context, "cli");
   try {
     const report: Record<string, Collected> = {};
+    // One that fails keeps the others from nothing; the first failure is told at the end.
+    const failures: unknown[] = [];
     for (const one of await readCatalog(lake)) {
       if (name !== undefined && (one.name !== name || one.db !== db)) continue;
       for (const { incarnation } of [one.live, ...one.fed]) {
-        report[`${one.db}/${one.name}/${incarnation}`] = JSON.parse(
-          await lake.gc(incarnation, options),
-        ) as Collected;
+        try {
+          report[`${one.db}/${one.name}/${incarnation}`] = JSON.parse(
+            await lake.gc(incarnation, options),
+          ) as Collected;
+        } catch (thrown) {
+          failures.push(thrown);
+        }
       }
     }
     const left =
@@ -45,6 +51,7 @@ export async function run(args: Arguments): Promise<number> {
       }
       for (const incarnation of left) print(`${incarnation}: retired and removed`);
     }
+    if (failures.length > 0) throw failures[0];
     return EXIT.ok;
   } finally {
     await close();

@@ -5,6 +5,7 @@
 import {
   findCollection,
   type Incarnation,
+  isOpen,
   liveSource,
   parseBeginning,
   sourceFrom,
@@ -65,7 +66,7 @@ async function list(context: Context): Promise<number> {
   await close();
   if (context.json) printJson({ live, fed });
   else {
-    const behind = (of: typeof live): number =>
+    const behind = (of: Incarnation): number =>
       live.partitions.reduce((sum, { source, partition, checkpoint }) => {
         const same = of.partitions.find(
           (other) => other.partition === partition && epochKey(of, other.source) === epochKey(live, source),
@@ -75,9 +76,7 @@ async function list(context: Context): Promise<number> {
     const rows = [live, ...fed].map((of, i) => [
       of.incarnation,
       i === 0 ? "live" : "fed",
-      of.version,
-      of.committedRecords,
-      behind(of),
+      ...(isOpen(of) ? [of.version, of.committedRecords, behind(of)] : [of.code, "-", "-"]),
     ]);
     print(columns(["incarnation", "is", "version", "records", "offsets behind live"], rows));
   }

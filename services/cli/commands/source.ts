@@ -1,5 +1,5 @@
 /** source list | accept | switch: where records come from, and a person's decisions about it. */
-import { findCollection, liveSource, parseBeginning, readCatalog } from "../../common/catalog.ts";
+import { findCollection, isOpen, liveSource, parseBeginning, readCatalog } from "../../common/catalog.ts";
 import { ConfigError } from "../../common/process/error.ts";
 import { EXIT } from "../../common/process/exit.ts";
 import { acceptChanges, switchSource } from "../../common/source-changes.ts";
@@ -23,11 +23,14 @@ async function list(context: Context): Promise<number> {
   const all = (await readCatalog(lake)).filter(({ name }) => wanted === undefined || name === wanted);
   await close();
   if (context.json) {
-    printJson(all.map(({ db, name, live }) => ({ db, name, sources: live.sources })));
+    printJson(
+      all.map(({ db, name, live }) => ({ db, name, ...(isOpen(live) ? { sources: live.sources } : live) })),
+    );
     return EXIT.ok;
   }
-  const rows = all.flatMap(({ db, name, live }) =>
-    Object.entries(live.sources).map(([id, source]) => [
+  const rows = all.flatMap(({ db, name, live }) => {
+    if (!isOpen(live)) return [[db, name, live.code, "-", "-", "-", "-", "-", "-"]];
+    return Object.entries(live.sources).map(([id, source]) => [
       db,
       name,
       id,
@@ -39,8 +42,8 @@ async function list(context: Context): Promise<number> {
       Object.entries(source.starts)
         .map(([partition, start]) => `${partition}:${start}`)
         .join(","),
-    ]),
-  );
+    ]);
+  });
   const titles = ["db", "collection", "source", "rank", "epoch", "kind", "cluster", "topic", "starts"];
   print(columns(titles, rows));
   return EXIT.ok;

@@ -4,7 +4,7 @@
  * With Kafka it reads log and store itself, beside whatever runs. A local log belongs to the process
  * that has it open, so there the running lake is asked.
  */
-import { findCollection, readCatalog } from "../../common/catalog.ts";
+import { findCollection, opened, readCatalog } from "../../common/catalog.ts";
 import { EXIT } from "../../common/process/exit.ts";
 import { type VerifyReport, verifyIncarnation } from "../../common/verify.ts";
 import { type Arguments, whole } from "../args.ts";
@@ -38,7 +38,7 @@ async function recount(context: Context, db: number): Promise<Reports> {
         : await Promise.all(names.map((name) => findCollection(lake, db, name)));
     const reports: Reports = {};
     for (const one of collections)
-      reports[`${one.db}/${one.name}`] = await verifyIncarnation(lake, log, one.live);
+      reports[`${one.db}/${one.name}`] = await verifyIncarnation(lake, log, opened(one.live));
     return reports;
   } finally {
     await log.close();

@@ -6,10 +6,10 @@
  * node: is my write visible, may I write, how far is each partition applied.
  *
  * An incarnation whose source names another log than the running one is readable but not fed; it counts
- * as stopped, with the reason.
+ * as stopped, with the reason. So does one that cannot be opened: the others are fed all the same.
  */
 import type { AppendBatch, AppendResult, Lake } from "@vexlake/core";
-import { type Collection, foreignSource, type Incarnation, liveSource, readCatalog } from "../catalog.ts";
+import { foreignSource, isOpen, type Listing, liveSource, readCatalog } from "../catalog.ts";
 import type { Assignment, LogSource, StoppedState } from "../log/source.ts";
 import { VexError, vexErrorFrom } from "../process/error.ts";
 import type { Logger } from "../process/logger.ts";
@@ -67,6 +67,7 @@ export class Feeds {
   readonly #options: FeedsOptions;
   readonly #running = new Map<string, Running>();
   readonly #foreign = new Map<string, string>();
+  readonly #unreadable = new Map<string, string>();
   #timer: NodeJS.Timeout | undefined;
   #reconciling: Promise<void> | undefined;
   #closed = false;
@@ -109,8 +110,8 @@ export class Feeds {
   /** Why this process does not feed as it should, null when it does: a check for /readyz. */
   notReady(): string | null {
     if (this.#failure !== null) return this.#failure;
-    const [foreign] = this.#foreign.values();
-    if (foreign !== undefined) return foreign;
+    const [unfed] = [...this.#foreign.values(), ...this.#unreadable.values()];
+    if (unfed !== undefined) return unfed;
     for (const { feed } of this.#running.values()) {
       if (feed.away !== null) return `the log is away: ${feed.away}`;
       const [stopped] = feed.stopped();
@@ -156,7 +157,7 @@ export class Feeds {
   // What the query service asks of whoever reads the log (services/query/visibility.ts).
 
   async follow(incarnation: string): Promise<void> {
-    if (!this.#running.has(incarnation) && !this.#foreign.has(incarnation)) {
+    if (!this.#running.has(incarnation) && this.#unfed(incarnation) === undefined) {
       // The one under way may have read the catalog before this incarnation came into it.
       await this.#reconciling?.catch(() => {});
       await this.reconcile();
@@ -180,14 +181,18 @@ export class Feeds {
   }
 
   refusal(incarnation: string): string | undefined {
-    const foreign = this.#foreign.get(incarnation);
-    if (foreign !== undefined) return foreign;
+    const unfed = this.#unfed(incarnation);
+    if (unfed !== undefined) return unfed;
     const feed = this.feed(incarnation);
     if (feed === undefined) return `incarnation ${incarnation} is not fed here yet`;
     if (feed.away !== null) return `the log is away: ${feed.away}`;
     const { budget, tail } = this.#options;
     if (tail && budget.over) return `the tail holds ${budget.bytes} bytes, tail_bytes is ${budget.bytesMax}`;
     return feed.refusal();
+  }
+
+  #unfed(incarnation: string): string | undefined {
+    return this.#foreign.get(incarnation) ?? this.#unreadable.get(incarnation);
   }
 
   applied(incarnation: string): Map<number, bigint> {
@@ -207,9 +212,11 @@ export class Feeds {
     await lake.refresh(null);
     const wanted = new Map<string, FeedTarget>();
     const running = { kind: log.kind, cluster: await log.cluster() };
+    const listed = await readCatalog(lake);
     this.#foreign.clear();
-    for (const collection of await readCatalog(lake)) {
-      for (const target of targetsOf(collection, running, this.#foreign))
+    this.#unreadable.clear();
+    for (const collection of listed) {
+      for (const target of targetsOf(collection, running, this.#foreign, this.#unreadable))
         wanted.set(target.incarnation, target);
     }
     for (const [incarnation, { target }] of [...this.#running]) {
@@ -275,12 +282,20 @@ export class Feeds {
 }
 
 function targetsOf(
-  { db, name, live, fed }: Collection,
+  { db, name, live, fed }: Listing,
   running: { kind: string; cluster: string },
   foreign: Map<string, string>,
+  unreadable: Map<string, string>,
 ): FeedTarget[] {
   const targets: FeedTarget[] = [];
-  for (const of of [live, ...fed] as Incarnation[]) {
+  for (const of of [live, ...fed]) {
+    if (!isOpen(of)) {
+      unreadable.set(
+        of.incarnation,
+        `${name}: incarnation ${of.incarnation} cannot be opened: ${of.message}`,
+      );
+      continue;
+    }
     const reason = foreignSource(of, running);
     if (reason !== null) foreign.set(of.incarnation, reason);
     else {

@@ -48,6 +48,8 @@ export class FakeCore implements QueryCore {
   failing: Error | undefined;
   /** awaited by every search, so that a test can hold it */
   gate: Promise<void> = Promise.resolve();
+  /** Names whose incarnation cannot be opened. */
+  readonly damaged = new Set<string>();
   #created = 0;
 
   async search(requests: SearchRequest[]): Promise<SearchReply[]> {
@@ -128,7 +130,12 @@ export class FakeCore implements QueryCore {
       return JSON.stringify(describeOne(stored).live);
     }
     if (request.what !== "collections") throw failure("INTERNAL", `describe ${request.what} is not faked`);
-    return JSON.stringify([...this.stored.values()].map(describeOne));
+    const listing = (stored: Stored): object => {
+      const { db, name, incarnation } = stored;
+      const live = { incarnation, code: "CORRUPT", message: "segment gone" };
+      return this.damaged.has(name) ? { db, name, live, fed: [] } : describeOne(stored);
+    };
+    return JSON.stringify([...this.stored.values()].map(listing));
   }
 
   async alter(command: AlterCommand): Promise<string> {

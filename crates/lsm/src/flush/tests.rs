@@ -403,7 +403,9 @@ fn should_be_fenced_by_a_retire_and_keep_what_it_holds() {
         let (site, log) = (Site::new(L2, 2).await, log());
         let a = site.open("a").await;
         catch_up(&a, &log, 0).await;
-        site.open("b").await.retire().await.expect("retired");
+        let b = site.open("b").await;
+        let retired = crate::gc::retire(&b.manifest, &b.context.author).await;
+        retired.expect("retired");
         let error = a.flush().await.expect_err("fenced");
         assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
         assert_eq!(applied(&a, 0), 5);

@@ -106,6 +106,9 @@ impl State for Counters {
     }
 
     async fn fold(&self, _store: &Store) -> Result<Self, StoreError> {
+        if self.counts.contains_key(UNFOLDABLE) {
+            return Err(StoreError::not_found(UNFOLDABLE));
+        }
         Ok(Self {
             unfolded: 0,
             folds: self.folds + 1,
@@ -113,6 +116,9 @@ impl State for Counters {
         })
     }
 }
+
+/// A state that counts this name cannot be folded, as one whose objects are damaged.
+pub const UNFOLDABLE: &str = "unfoldable";
 
 pub type Toy = Manifest<Counters>;
 

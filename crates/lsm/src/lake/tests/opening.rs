@@ -7,6 +7,7 @@ use tokio::time::timeout;
 use vexlake_store::{Fault, Faults, Op, Rule};
 
 use super::*;
+use crate::Listed;
 
 /// Longer than any machine needs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -87,5 +88,63 @@ fn should_close_what_lost_its_name_once_nobody_asks_for_it() {
         lake.collections().await.expect("listed");
         assert!(old.upgrade().is_none(), "nobody asks for it");
         assert!(new.upgrade().is_some(), "it has a name");
+    });
+}
+
+/// Deletes all of a segment: neither opened nor rebuilt any more.
+async fn damage(lake: &Lake, id: Ulid) {
+    let files = lake.store.list(&format!("c/{id}/seg")).await;
+    for file in files.expect("listed") {
+        lake.store.delete(&file.key).await.expect("deleted");
+    }
+}
+
+#[test]
+fn should_list_the_others_beside_what_cannot_be_opened() {
+    run(async {
+        let (_site, _log, [docs, other], lake, _) = two().await;
+        damage(&lake, docs).await;
+        let listed = lake.collections().await.expect("listed");
+        let is_open = |name: &str| {
+            let found = listed.iter().find(|one| one.name == name);
+            matches!(found.expect("listed").live, Listed::Open(_))
+        };
+        assert!(is_open("other") && !is_open("docs"), "{listed:?}");
+        let Listed::Unreadable { incarnation, .. } = &listed[0].live else {
+            panic!("{listed:?}");
+        };
+        assert_eq!(*incarnation, docs.to_string());
+        lake.incarnation(other).await.expect("opened");
+        // Names do not depend on it either.
+        let cleared = lake.clear(0, "docs", source(&[(0, 3), (1, 3)])).await;
+        let cleared = cleared.expect("cleared");
+        lake.incarnation(cleared).await.expect("opened");
+        assert_eq!(lake.finish_leaving().await.expect("finished"), [docs]);
+    });
+}
+
+#[test]
+fn should_finish_all_that_leaves_but_what_has_no_commits_to_read() {
+    run(async {
+        let (_site, _log, mut ids, lake, _) = two().await;
+        for name in ["docs", "other"] {
+            lake.drop_collection(0, name).await.expect("dropped");
+        }
+        // They leave in this order.
+        ids.sort();
+        let [first, second] = ids;
+        let head = format!("c/{first}/HEAD");
+        let before = lake.store.get(&head).await.expect("read");
+        lake.store.put(&head, "damage".into()).await.expect("put");
+
+        let failed = lake.finish_leaving().await.expect_err("one cannot");
+
+        assert_eq!(failed.kind(), ErrorKind::Corrupt, "{failed}");
+        let leaving = || lake.catalog.head().state.leaving.clone();
+        assert_eq!(leaving(), [first].into());
+        let left = lake.store.list(&format!("c/{second}/seg")).await;
+        assert!(left.expect("listed").is_empty());
+        lake.store.put(&head, before).await.expect("restored");
+        assert_eq!(lake.finish_leaving().await.expect("finished"), [first]);
     });
 }
