@@ -2,8 +2,8 @@
  * The job column of the one error table: what a code of the core means for a job.
  *
  * `superseded` is success: a fenced incarnation was dropped, cleared or replaced, so that the work
- * has no object any more. `retry` may pass by itself. `fail` needs a person or the next plan: NOT_FOUND
- * of an input that no commit removed is a lost object and must be seen, not hidden as superseded.
+ * has no object any more. `retry` may pass by itself. `fail` needs a person or the next plan: an
+ * input that is gone although no commit removed it is CORRUPT and must be seen, not hidden as superseded.
  */
 import type { CoreCode } from "../common/process/error.ts";
 

@@ -45,7 +45,7 @@ export const DIMENSION_MAX = 65_536;
 /** Collections of this surface read their own topic from its end. */
 export type NewCollection = Omit<Creation, "from" | "topic">;
 
-/** What an incarnation answers whose name was dropped: its objects are gone, or it is retired. */
+/** What an incarnation answers whose name was dropped: it is not there any more, or retired. */
 const GONE: ReadonlySet<string> = new Set(["NOT_FOUND", "FENCED"]);
 
 export interface CollectionsOptions {

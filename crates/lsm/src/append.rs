@@ -18,7 +18,7 @@ use std::collections::HashMap;
 
 use vexlake_segment::{Position, key_hash};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::feed::{Appender, Applied, View};
 use crate::incarnation::Incarnation;
 use crate::memtable::Accepted;
@@ -152,13 +152,13 @@ impl Incarnation {
             }
             arena.clear();
             let decoded = tokio::task::block_in_place(|| self.decode(batch, next, &mut arena))?;
+            let version = self.snapshot().version();
             let bases = match self.fetch_bases(&decoded).await {
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    // The snapshot outlived the grace period and its files were swept.
-                    self.follow().await?;
+                Err(error) => {
+                    self.leave_swept(error, version).await?;
                     continue;
                 }
-                bases => bases?,
+                Ok(bases) => bases,
             };
             let appended = tokio::task::block_in_place(|| {
                 self.feed.append(|appender| {

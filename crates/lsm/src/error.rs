@@ -22,7 +22,8 @@ pub enum ErrorKind {
     Fenced,
     /// The store did not answer: wait and try again.
     Unavailable,
-    /// Stored bytes contradict their checksum or their format: never retried.
+    /// Stored bytes contradict their checksum or their format, or an object is gone that a
+    /// readable version names: never retried.
     Corrupt,
     /// A broken promise of our own code.
     Internal,
@@ -82,10 +83,10 @@ pub enum Error {
 
 fn store_kind(error: &StoreError) -> ErrorKind {
     match error.kind {
-        StoreErrorKind::NotFound => ErrorKind::NotFound,
         StoreErrorKind::Unavailable => ErrorKind::Unavailable,
         StoreErrorKind::Refused => ErrorKind::Invalid,
-        StoreErrorKind::Corrupt => ErrorKind::Corrupt,
+        // Objects are read because something names them: absence is damage.
+        StoreErrorKind::NotFound | StoreErrorKind::Corrupt => ErrorKind::Corrupt,
     }
 }
 
@@ -97,6 +98,18 @@ impl Error {
         match self {
             Self::Store(error) | Self::Manifest(ManifestError::Store(error)) => refused(error),
             Self::Segment(error) => error.kind() == SegmentErrorKind::Refused,
+            _ => false,
+        }
+    }
+
+    /// Whether an object of the store is absent: lost, or swept with the version that
+    /// named it; `Incarnation::swept` tells which.
+    pub(crate) fn is_missing_object(&self) -> bool {
+        match self {
+            Self::Store(error) | Self::Manifest(ManifestError::Store(error)) => {
+                error.is_not_found()
+            }
+            Self::Segment(error) => error.kind() == SegmentErrorKind::NotFound,
             _ => false,
         }
     }
@@ -123,9 +136,8 @@ impl Error {
             },
             Self::Segment(error) => match error.kind() {
                 SegmentErrorKind::Invalid | SegmentErrorKind::Refused => ErrorKind::Invalid,
-                SegmentErrorKind::NotFound => ErrorKind::NotFound,
                 SegmentErrorKind::Unavailable => ErrorKind::Unavailable,
-                SegmentErrorKind::Corrupt => ErrorKind::Corrupt,
+                SegmentErrorKind::NotFound | SegmentErrorKind::Corrupt => ErrorKind::Corrupt,
                 SegmentErrorKind::Internal => ErrorKind::Internal,
             },
         }

@@ -116,9 +116,16 @@ impl Incarnation {
                 (self.context.components.crash)("flush:uploaded");
             }
             share = Some(ours.clone());
-            let shadows = self
+            let found = self
                 .shadows(memtable, &ours, segment.as_ref(), &head, &mut probe)
-                .await?;
+                .await;
+            let shadows = match found {
+                Err(error) => {
+                    self.leave_swept(error, head.version).await?;
+                    continue;
+                }
+                Ok(shadows) => shadows,
+            };
             let adds: Vec<SegmentMeta> = segment.iter().cloned().collect();
             let delta = Delta::Append {
                 ranges: ours.ranges.clone(),

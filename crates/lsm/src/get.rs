@@ -4,7 +4,7 @@ use vexlake_segment::key_hash;
 
 use crate::error::{Error, Result};
 use crate::feed::View;
-use crate::incarnation::Incarnation;
+use crate::incarnation::{Incarnation, VIEWS_MAX, overtaken};
 use crate::search::Scope;
 use crate::snapshot::Snapshot;
 
@@ -65,13 +65,14 @@ impl Incarnation {
     /// # Errors
     /// `NOT_FOUND` for a version that is gone; read errors.
     pub async fn get(&self, ids: &[&str], scope: Scope, want: Want) -> Result<Vec<Option<Got>>> {
-        match self.get_view(ids, scope, want).await {
-            Err(error) if self.is_expired(&error, scope) => {
-                self.follow().await?;
-                self.get_view(ids, scope, want).await
+        for _ in 0..VIEWS_MAX {
+            let version = self.oldest_of(scope);
+            match self.get_view(ids, scope, want).await {
+                Err(error) => self.leave_swept(error, version).await?,
+                got => return got,
             }
-            got => got,
         }
+        Err(overtaken())
     }
 
     async fn get_view(&self, ids: &[&str], scope: Scope, want: Want) -> Result<Vec<Option<Got>>> {

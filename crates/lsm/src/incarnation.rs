@@ -14,7 +14,7 @@ use vexlake_segment::VectorCache;
 use vexlake_store::Store;
 
 use crate::compact::{Policy, Spec, plan_compaction};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::feed::Feed;
 use crate::snapshot::Snapshot;
 use crate::state::{Delta, IncarnationState, NewSource};
@@ -52,7 +52,7 @@ impl Pools {
             .num_threads(threads)
             .thread_name(named)
             .build();
-        let pool = pool.map_err(|e| crate::error::Error::Internal(format!("search pool: {e}")))?;
+        let pool = pool.map_err(|e| Error::Internal(format!("search pool: {e}")))?;
         Ok(Self {
             search: Arc::new(pool),
         })
@@ -89,7 +89,7 @@ impl Incarnation {
     pub async fn open(lake: &Store, id: Ulid, context: Context) -> Result<Arc<Self>> {
         let store = lake.scoped(&Self::prefix(id));
         let manifest = Manifest::open_with(store.clone(), context.components.clone()).await?;
-        let snapshot = Snapshot::open(&store, &context.cache, manifest.head(), None).await?;
+        let snapshot = open_newest(&manifest, &context.cache, None).await?;
         Ok(Arc::new(Self {
             id,
             store,
@@ -115,17 +115,28 @@ impl Incarnation {
         self.show(self.manifest.head()).await
     }
 
-    /// Opens `head` on top of the current snapshot and swaps it in.
+    /// Opens `head`, or a newer one, on top of the current snapshot and swaps it in.
     pub(crate) async fn show(&self, head: Arc<Head<IncarnationState>>) -> Result<Arc<Snapshot>> {
         let _turn = self.following.lock().await;
         let current = self.snapshot();
         if head.version <= current.version() {
             return Ok(current);
         }
-        let opened = Snapshot::open(&self.store, &self.context.cache, head, Some(&current)).await?;
+        let opened = open_newest(&self.manifest, &self.context.cache, Some(&current)).await?;
         let opened = Arc::new(opened);
         tokio::task::block_in_place(|| self.feed.advance(opened.clone()));
         Ok(opened)
+    }
+
+    /// A read of `version` failed: moves on where its files were swept, so that the read may
+    /// be tried again on a newer one. Any other failure is answered as it is: an object that
+    /// is missing although `version` is readable was lost.
+    ///
+    /// # Errors
+    /// `error`; store errors.
+    pub(crate) async fn leave_swept(&self, error: Error, version: u64) -> Result<()> {
+        swept(&self.manifest, error, version).await?;
+        self.follow().await.map(drop)
     }
 
     /// Opens an older version for reading, beside the current one.
@@ -268,6 +279,46 @@ impl Incarnation {
         plan_compaction(snapshot.state(), snapshot.version(), policy, &shadowed)
     }
 }
+
+/// Opens the newest version; one that is swept under the reads gives way to a newer one.
+async fn open_newest(
+    manifest: &Manifest<IncarnationState>,
+    cache: &VectorCache,
+    previous: Option<&Snapshot>,
+) -> Result<Snapshot> {
+    for _ in 0..VIEWS_MAX {
+        let head = manifest.head();
+        match Snapshot::open(manifest.store(), cache, head.clone(), previous).await {
+            Err(error) => swept(manifest, error, head.version).await?,
+            opened => return opened,
+        }
+    }
+    Err(overtaken())
+}
+
+/// Ends well where `version` was swept, which is what a missing object means then. The
+/// files of a retired incarnation go at once.
+async fn swept(manifest: &Manifest<IncarnationState>, error: Error, version: u64) -> Result<()> {
+    if !error.is_missing_object() {
+        return Err(error);
+    }
+    let head = manifest.refresh().await?;
+    match head.retains(version) && !head.state.retired {
+        true => Err(error),
+        false => Ok(()),
+    }
+}
+
+/// The error of a reader that was overtaken by sweeps again and again.
+pub(crate) fn overtaken() -> Error {
+    Error::Unavailable(format!(
+        "{VIEWS_MAX} versions in a row were swept while they were read"
+    ))
+}
+
+/// Views that one read tries: to be overtaken by a sweep takes a grace period, a second
+/// time a grace period shorter than the read.
+pub(crate) const VIEWS_MAX: u32 = 3;
 
 /// Races a committer may lose in a row before it reports a conflict: with a handful
 /// of committers per incarnation, sixteen losses in a row mean something is wrong.

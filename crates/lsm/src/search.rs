@@ -23,9 +23,9 @@ use vexlake_distance::{Metric, TopK};
 use vexlake_index::{Query, scan};
 use vexlake_segment::VectorBlock;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::feed::View;
-use crate::incarnation::Incarnation;
+use crate::incarnation::{Incarnation, VIEWS_MAX, overtaken};
 use crate::snapshot::{SegmentView, Snapshot};
 
 /// Results that one query may ask for.
@@ -105,19 +105,22 @@ impl Incarnation {
     /// `INVALID` for a wrong dimension, a non-finite component or k out of range;
     /// `NOT_FOUND` for a version that is gone; read errors.
     pub async fn search(&self, queries: &[Search], scope: Scope) -> Result<Answers> {
-        match self.search_view(queries, scope).await {
-            Err(error) if self.is_expired(&error, scope) => {
-                self.follow().await?;
-                self.search_view(queries, scope).await
+        for _ in 0..VIEWS_MAX {
+            let version = self.oldest_of(scope);
+            match self.search_view(queries, scope).await {
+                Err(error) => self.leave_swept(error, version).await?,
+                answered => return answered,
             }
-            answered => answered,
         }
+        Err(overtaken())
     }
 
-    /// Whether the newest snapshot here outlived the grace period: its files were swept,
-    /// and the chain has a newer one to go on with.
-    pub(crate) fn is_expired(&self, error: &Error, scope: Scope) -> bool {
-        error.kind() == ErrorKind::NotFound && !matches!(scope, Scope::At(_))
+    /// The version that a read begun now uses at the least.
+    pub(crate) fn oldest_of(&self, scope: Scope) -> u64 {
+        match scope {
+            Scope::At(version) => version,
+            Scope::Fresh | Scope::Snapshot => self.snapshot().version(),
+        }
     }
 
     async fn search_view(&self, queries: &[Search], scope: Scope) -> Result<Answers> {

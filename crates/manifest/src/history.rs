@@ -17,7 +17,7 @@ impl<S: State> Manifest<S> {
     /// beyond the head.
     pub async fn at(&self, version: u64) -> Result<Head<S>, ManifestError> {
         let mut head = self.head();
-        if version > head.version || !readable(&*head, version) {
+        if version > head.version || !head.retains(version) {
             head = self.refresh().await?;
         }
         if version > head.version {
@@ -29,7 +29,7 @@ impl<S: State> Manifest<S> {
         if version == head.version {
             return Ok(Head::clone(&head));
         }
-        if !readable(&*head, version) {
+        if !head.retains(version) {
             return Err(expired(&*head, version));
         }
         let found = match self.access().read_slot(version).await? {
@@ -37,7 +37,7 @@ impl<S: State> Manifest<S> {
             None => None,
         };
         let head = self.refresh().await?;
-        if !readable(&*head, version) {
+        if !head.retains(version) {
             return Err(expired(&*head, version));
         }
         found.unwrap_or_else(|| {
@@ -81,7 +81,7 @@ impl<S: State> Manifest<S> {
             Some(slot) => Ok(slot),
             None => {
                 let head = self.refresh().await?;
-                match readable(&*head, version) {
+                match head.retains(version) {
                     true => Err(ManifestError::corrupt(
                         keys::slot(version),
                         "absent, although retained",
@@ -137,10 +137,6 @@ fn first<S: State>(id: Ulid, slot: &CommitBody) -> CommitSummary<S> {
         author: slot.author(),
         delta: None,
     }
-}
-
-fn readable<S: State>(head: &Head<S>, version: u64) -> bool {
-    version >= head.state.retain_from() || head.state.pinned().contains(&version)
 }
 
 fn expired<S: State>(head: &Head<S>, version: u64) -> ManifestError {

@@ -97,6 +97,13 @@ pub struct Head<S: State> {
     pub(crate) chain: Arc<Chain>,
 }
 
+impl<S: State> Head<S> {
+    /// Whether what `version` names is kept: it is recent enough, or pinned.
+    pub fn retains(&self, version: u64) -> bool {
+        version >= self.state.retain_from() || self.state.pinned().contains(&version)
+    }
+}
+
 impl<S: State> Debug for Head<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

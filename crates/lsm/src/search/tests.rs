@@ -1,6 +1,7 @@
 //! Limits, bad queries, thresholds, more blocks than one wave, and old versions.
 
 use vexlake_distance::Metric;
+use vexlake_store::{Fault, Faults, Op, Rule};
 
 use super::*;
 use crate::ErrorKind;
@@ -206,5 +207,80 @@ fn should_see_only_what_its_scope_holds() {
                 .expect("searched");
             assert_eq!(answers.hits[0].len(), expected, "{scope:?}");
         }
+    });
+}
+
+/// Two segments of which the first is all shadowed, and a reader that has both open.
+async fn overwritten() -> (Site, Log, std::sync::Arc<Incarnation>) {
+    let (site, mut log) = (Site::new(Metric::L2, 1).await, Log::default());
+    let writer = site.open("ingest").await;
+    for round in 0..2 {
+        log.upsert(0, "a", round, 1);
+        catch_up(&writer, &log, 0).await;
+        writer.flush().await.expect("flushed");
+    }
+    (site, log, writer)
+}
+
+async fn lose(site: &Site, name: &str) {
+    for key in site.list("seg").await {
+        if key.ends_with(name) {
+            let scoped = site.store.scoped(&Incarnation::prefix(site.id));
+            scoped.delete(&key).await.expect("deleted");
+        }
+    }
+}
+
+#[test]
+fn should_call_a_lost_object_damage_and_not_an_absent_record() {
+    run(async {
+        let (site, _log, writer) = overwritten().await;
+        let reader = site.open("query").await;
+        let version = reader.snapshot().version();
+        lose(&site, "data.parquet").await;
+        for scope in [Scope::Fresh, Scope::Snapshot, Scope::At(version - 1)] {
+            let found = reader.search(&[query(&[0.0; 3], 1)], scope).await;
+            let error = found.expect_err("lost");
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{scope:?}: {error}");
+        }
+        let error = reader.vector_of("a").await.expect_err("lost");
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        lose(&site, "index.vxi").await;
+        let opened = site.open_with(&site.store, "query", vexlake_manifest::crash::none());
+        let error = opened.await.err().expect("lost");
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        drop(writer);
+    });
+}
+
+#[test]
+fn should_open_a_newer_version_where_the_one_it_reads_is_swept() {
+    run(async {
+        let (site, log, writer) = overwritten().await;
+        let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+        let hold = Fault::Hold(gate.clone());
+        let faults = Faults::scripted([Rule::nth(Op::Get, "index.vxi", 1, hold)]);
+        let store = site.store.clone().with_faults(faults.clone());
+        let context = site.context("query", vexlake_manifest::crash::none());
+        let id = site.id;
+        let opening = tokio::spawn(async move { Incarnation::open(&store, id, context).await });
+        while faults.fired() == 0 {
+            tokio::task::yield_now().await;
+        }
+        merge(&writer, &spec_of(&writer, None))
+            .await
+            .expect("merged");
+        site.tick(5);
+        let options = crate::GcOptions {
+            grace_ms: 0,
+            dry_run: false,
+        };
+        writer.pin("later", 1).await.expect("pinned");
+        writer.unpin("later", 1).await.expect("unpinned");
+        let collected = writer.collect_garbage(&options).await.expect("collected");
+        assert!(!collected.objects.is_empty());
+        gate.add_permits(1);
+        let opened = opening.await.expect("no panic").expect("opened");
+        check(&opened, &log, Metric::L2).await;
     });
 }
