@@ -1,16 +1,21 @@
 //! Garbage collection of one incarnation: win a mark, then delete.
 //!
-//! 0. Look whether anything would be deleted; if not, end without a commit.
+//! 0. Look whether enough would be deleted to pay for a mark; if not, end without one.
 //! 1. Choose `retain_from`, the version that was newest `grace` ago, and the cutoff,
-//!    `grace` before now; commit them as a mark. From here on no commit can add a name
-//!    older than the cutoff, so what is older and unreferenced stays unreferenced.
+//!    `grace` before now but no younger than the newest commit; commit them as a mark.
+//!    From here on no commit can add a name older than the cutoff, so what is older and
+//!    unreferenced stays unreferenced.
 //! 2. Delete commit slots and bases below `retain_from` that no pin needs.
 //! 3. Collect what every retained and pinned version reaches. List segments and
 //!    shadow objects; delete those older than the cutoff that nothing reaches.
 //!
 //! LIST only finds candidates: an object it does not show stays until the next run.
-//! Loading each retained version from the store, not from memory, matters: a base
-//! may reference a shadow pack that the deltas before it do not know.
+//! Each retained version counts as its own commit has it: a base may reference a shadow
+//! pack that the deltas before it do not know. Reading them takes two requests for each
+//! base, which is 64 commits, and the second look only what came since the first.
+//!
+//! A clock that runs ahead shortens the grace of its own run only: later runs choose
+//! `retain_from` by their own clock, not by the mark that it left.
 
 use std::collections::BTreeSet;
 
@@ -21,6 +26,10 @@ use vexlake_manifest::{Author, Manifest, ManifestError, State};
 use crate::error::Result;
 use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Incarnation};
 use crate::state::{Delta, IncarnationState, Mark};
+
+/// Commits that a mark has to give up where it frees nothing else: it is a commit itself,
+/// so with one, an idle incarnation would get a mark for the last mark, for ever.
+const SLOTS_MIN: u64 = 2;
 
 /// What a run may do.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -69,20 +78,24 @@ impl Incarnation {
     /// `FENCED` when retired meanwhile; store errors. A failed run leaves garbage, no damage.
     pub async fn collect_garbage(&self, options: &GcOptions) -> Result<Collected> {
         let head = self.manifest.refresh().await?;
-        let cutoff_ms = (self.context.components.clock)()
-            .saturating_sub(options.grace_ms)
-            .max(head.state.cutoff_ms());
-        let retain_from = match self.manifest.at_time(cutoff_ms).await {
-            Ok(then) => then.version.max(head.state.retain_from()),
-            Err(_) => head.state.retain_from(),
+        let now = (self.context.components.clock)();
+        let then = now.saturating_sub(options.grace_ms);
+        // Nothing younger than the newest commit is due, whatever this machine's clock says;
+        // what that commit replaced is not younger.
+        let cutoff_ms = then.min(head.when_ms + 1).max(head.state.cutoff_ms());
+        let retained = head.state.retain_from();
+        let retain_from = match self.manifest.at_time(then).await {
+            Ok(then) => then.version.max(retained),
+            Err(_) => retained,
         };
         let mut collected = Collected {
             retain_from,
             ..Collected::default()
         };
-        let doomed = self.doomed(retain_from, cutoff_ms).await?;
-        // A mark is a commit: none is made when there is nothing to delete.
-        let idle = doomed.is_empty() && retain_from == head.state.retain_from();
+        let mut reached = Reached::default();
+        self.reach(retain_from, &mut reached).await?;
+        let doomed = self.doomed(&reached, cutoff_ms).await?;
+        let idle = doomed.is_empty() && retain_from - retained < SLOTS_MIN;
         if idle || options.dry_run || head.state.retired {
             collected.note(doomed);
             return Ok(collected);
@@ -95,7 +108,8 @@ impl Incarnation {
         collected.slots = self.manifest.sweep_slots().await?;
         // Looked up again behind the mark: a commit may have come in between, but none
         // that comes now can name anything older than the cutoff.
-        let doomed = self.doomed(retain_from, cutoff_ms).await?;
+        self.reach(retain_from, &mut reached).await?;
+        let doomed = self.doomed(&reached, cutoff_ms).await?;
         for (key, _) in &doomed {
             self.store.delete(key).await?;
         }
@@ -105,8 +119,7 @@ impl Incarnation {
 
     /// Keys and sizes of segments and shadow objects older than the cutoff that no
     /// readable version references.
-    async fn doomed(&self, retain_from: u64, cutoff_ms: u64) -> Result<Vec<(String, u64)>> {
-        let reached = self.reached(retain_from).await?;
+    async fn doomed(&self, reached: &Reached, cutoff_ms: u64) -> Result<Vec<(String, u64)>> {
         let mut doomed = Vec::new();
         for prefix in ["seg/", "shadow/"] {
             for listed in self.store.list(prefix).await? {
@@ -115,7 +128,7 @@ impl Incarnation {
                 let Some(id) = name.and_then(|name| Ulid::from_string(name).ok()) else {
                     continue;
                 };
-                if !reached.contains(&id) && id.timestamp_ms() < cutoff_ms {
+                if !reached.ids.contains(&id) && id.timestamp_ms() < cutoff_ms {
                     doomed.push((listed.key, listed.size));
                 }
             }
@@ -123,22 +136,39 @@ impl Incarnation {
         Ok(doomed)
     }
 
-    /// Ids of all segments and shadow objects that a readable version references.
-    async fn reached(&self, retain_from: u64) -> Result<BTreeSet<Ulid>> {
-        let head = self.manifest.refresh().await?;
-        let pinned = head
-            .state
-            .pins
-            .values()
-            .copied()
-            .filter(|version| *version < retain_from);
-        let mut reached = BTreeSet::new();
-        for version in pinned.chain(retain_from..=head.version) {
-            let state = self.manifest.at(version).await?.state;
-            reached.extend(state.segments.keys().copied());
-            reached.extend(state.shadow_objects());
+    /// Looks at every readable version that was not looked at before.
+    async fn reach(&self, retain_from: u64, reached: &mut Reached) -> Result<()> {
+        let from = retain_from.max(reached.next);
+        let head = self
+            .manifest
+            .walk(from, |state| reached.note(state))
+            .await?;
+        reached.next = head.version + 1;
+        for &pinned in head.state.pins.values() {
+            if pinned < retain_from && reached.pins.insert(pinned) {
+                reached.note(&self.manifest.at(pinned).await?.state);
+            }
         }
-        Ok(reached)
+        Ok(())
+    }
+}
+
+/// What the readable versions reference, as far as they were looked at. Versions never
+/// change, so a second look only needs those that came since.
+#[derive(Default)]
+struct Reached {
+    /// Segments and shadow objects.
+    ids: BTreeSet<Ulid>,
+    /// Pinned versions below the retained ones.
+    pins: BTreeSet<u64>,
+    /// The first version not looked at.
+    next: u64,
+}
+
+impl Reached {
+    fn note(&mut self, state: &IncarnationState) {
+        self.ids.extend(state.segments.keys().copied());
+        self.ids.extend(state.shadow_objects());
     }
 }
 
@@ -165,3 +195,6 @@ pub(crate) async fn retire(manifest: &Manifest<IncarnationState>, author: &Autho
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

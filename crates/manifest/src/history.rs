@@ -1,13 +1,16 @@
-//! Time travel: a version by number or time, and the list of commits.
+//! Time travel: a version by number or time, the list of commits, and all states in a row.
 //!
 //! A version's slot and its base are its whole state, so any retained or pinned one
 //! opens with two reads. After reading, the marks are looked at again: a version that
 //! was swept meanwhile could have been a ghost's.
 
+use std::sync::Arc;
+
 use ulid::Ulid;
 
 use crate::ManifestError;
 use crate::keys;
+use crate::load::apply_stored;
 use crate::manifest::Manifest;
 use crate::state::{CommitSummary, Head, State};
 use crate::wire::{Chain, CommitBody};
@@ -120,12 +123,67 @@ impl<S: State> Manifest<S> {
                 found.push(first(slot.id, &slot));
                 break;
             }
-            chain = Chain {
-                base: slot.base,
-                deltas: slot.deltas.into_iter().map(Into::into).collect(),
-            };
+            chain = slot.into();
         }
         Ok(found)
+    }
+}
+
+impl<S: State> Manifest<S> {
+    /// Runs `look` over the state of every version from `from` to the head, which it
+    /// answers. Reads each base once, and the slot of a base's own version: what a base
+    /// holds is equivalent to that version's state, not the same.
+    ///
+    /// `Expired` where `from` was swept meanwhile.
+    pub async fn walk(
+        &self,
+        from: u64,
+        look: impl FnMut(&S) + Send,
+    ) -> Result<Arc<Head<S>>, ManifestError> {
+        let head = self.refresh().await?;
+        let walked = self.walk_from(&head, from, look).await;
+        // As after every read of old versions: what was swept could have been a ghost's.
+        let now = self.refresh().await?;
+        match now.state.retain_from() > from {
+            true => Err(expired(&*now, from)),
+            false => walked.map(|()| head),
+        }
+    }
+
+    async fn walk_from(
+        &self,
+        head: &Head<S>,
+        from: u64,
+        mut look: impl FnMut(&S) + Send,
+    ) -> Result<(), ManifestError> {
+        let (mut newest, mut chain) = (head.version, Chain::clone(&head.chain));
+        while newest >= from {
+            let base = self.access().read_base::<S>(&chain.base).await?;
+            let (key, mut state) = (keys::slot(newest), base.state);
+            if newest == base.version {
+                // Only version 0 carries no delta: its base is its state.
+                look(&state);
+                break;
+            }
+            for version in base.version + 1..=newest {
+                let entry = chain.entry::<S::Delta>(&key, version)?;
+                apply_stored(&mut state, &key, &entry)?;
+                if version >= from {
+                    look(&state);
+                }
+            }
+            if base.version < from {
+                break;
+            }
+            let slot = self.slot_of(base.version).await?;
+            if slot.id != base.id {
+                let message = format!("holds commit {}, its base says {}", slot.id, base.id);
+                return Err(ManifestError::corrupt(keys::slot(base.version), message));
+            }
+            newest = slot.version;
+            chain = slot.into();
+        }
+        Ok(())
     }
 }
 

@@ -20,7 +20,9 @@ use vexlake_store::Tag;
 
 use crate::manifest::Access;
 use crate::state::{Head, State};
-use crate::wire::{BaseBody, BasePointer, Chain, CommitBody, FORMAT, HeadBody, check_format};
+use crate::wire::{
+    BaseBody, BasePointer, Chain, CommitBody, Entry, FORMAT, HeadBody, check_format,
+};
 use crate::{ManifestError, keys, unframe};
 
 /// A damaged frame is read again: connections break bodies more often than disks do.
@@ -297,14 +299,7 @@ impl Access<'_> {
         let (mut delta, mut before) = (None, None);
         for version in from + 1..=slot.version {
             let entry = chain.entry::<S::Delta>(&key, version)?;
-            state
-                .apply(version, entry.when_ms, &entry.delta)
-                .map_err(|violation| {
-                    ManifestError::corrupt(
-                        &key,
-                        format!("delta of version {version} does not apply: {violation}"),
-                    )
-                })?;
+            apply_stored(&mut state, &key, &entry)?;
             before = Some(std::mem::replace(&mut previous, entry.id));
             delta = Some(entry.delta);
         }
@@ -358,7 +353,7 @@ impl Access<'_> {
         Ok(Some(slot))
     }
 
-    async fn read_base<S: State>(
+    pub(crate) async fn read_base<S: State>(
         &self,
         pointer: &BasePointer,
     ) -> Result<BaseBody<S>, ManifestError> {
@@ -410,6 +405,20 @@ impl Access<'_> {
             }
         }
     }
+}
+
+/// Applies a delta that somebody committed: that it does not fit is damage.
+pub(crate) fn apply_stored<S: State>(
+    state: &mut S,
+    key: &str,
+    entry: &Entry<S::Delta>,
+) -> Result<(), ManifestError> {
+    let version = entry.version;
+    let outcome = state.apply(version, entry.when_ms, &entry.delta);
+    outcome.map_err(|violation| {
+        let message = format!("delta of version {version} does not apply: {violation}");
+        ManifestError::corrupt(key, message)
+    })
 }
 
 fn parse<T: DeserializeOwned>(key: &str, json: &[u8]) -> Result<T, ManifestError> {

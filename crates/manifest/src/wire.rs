@@ -156,6 +156,15 @@ impl Chain {
     }
 }
 
+impl From<CommitBody> for Chain {
+    fn from(slot: CommitBody) -> Self {
+        Self {
+            base: slot.base,
+            deltas: slot.deltas.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
 /// A format that this build does not know is not damage, but nothing can be read from it.
 pub(crate) fn check_format(key: &str, format: u32) -> Result<(), ManifestError> {
     if format == FORMAT {

@@ -438,6 +438,47 @@ async fn should_roll_the_base_by_size_and_by_the_states_wish() {
 }
 
 #[tokio::test]
+async fn should_walk_over_every_version_as_its_own_commit_has_it() {
+    each(async |store| {
+        let store = store.scoped("walked");
+        let initial = Counters {
+            fold_at: 5,
+            ..Counters::default()
+        };
+        let toy = Toy::create(store.clone(), initial, &author("a"), clock())
+            .await
+            .unwrap();
+        for token in 1..=23 {
+            commit(&toy, add(token)).await;
+        }
+        let newest = toy.head().version;
+        let by_tokens = |states: &[Counters]| -> BTreeMap<usize, Counters> {
+            states.iter().map(|s| (s.tokens.len(), s.clone())).collect()
+        };
+        for from in [0, 1, 4, 5, 6, 22, 23, 24] {
+            let (mut walked, mut read) = (Vec::new(), Vec::new());
+            let head = toy.walk(from, |state| walked.push(state.clone())).await;
+            assert_eq!(head.unwrap().version, newest);
+            for version in from..=newest {
+                read.push(Counters::clone(&toy.at(version).await.unwrap().state));
+            }
+            assert_eq!(walked.len(), read.len(), "from {from}");
+            assert_eq!(by_tokens(&walked), by_tokens(&read), "from {from}");
+        }
+        let mark = Change::Mark {
+            retain_from: 9,
+            cutoff_ms: 1,
+        };
+        commit(&toy, mark).await;
+        toy.sweep_slots().await.unwrap();
+        let expired = toy.walk(8, |_| ()).await;
+        assert!(matches!(expired, Err(ManifestError::Expired { .. })));
+        toy.walk(9, |_| ()).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn should_commit_although_the_state_cannot_be_folded() {
     each(async |store| {
         let store = store.scoped("unfoldable");
