@@ -170,7 +170,7 @@ impl Incarnation {
         })?;
         let (memtable, ours, path) = (memtable.clone(), ours.clone(), spool.path().to_owned());
         let built = tokio::task::spawn_blocking(move || -> Result<Built> {
-            let mut writer = SegmentWriter::create(&path, id, &schema)?;
+            let mut writer = SegmentWriter::create(&path, &schema)?;
             for entry in ours.entries(&memtable) {
                 if let Some(vector) = memtable.vector(entry) {
                     let (id, attrs) = (memtable.id(entry), memtable.attrs(entry));
@@ -191,7 +191,7 @@ impl Incarnation {
                     position: entry.position,
                 })?;
             }
-            Ok(writer.finish()?)
+            Ok(writer.finish(id)?)
         })
         .await
         .map_err(|e| Error::Internal(format!("segment build ended: {e}")))??;

@@ -21,7 +21,6 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use std::sync::Arc;
-use ulid::Ulid;
 
 pub(crate) const ID: &str = "id";
 pub(crate) const VECTOR: &str = "vector";
@@ -93,23 +92,15 @@ pub(crate) fn deletes_schema() -> SchemaRef {
 }
 
 /// How both files are written.
-pub(crate) fn properties(id: Ulid, schema: &SegmentSchema) -> Result<WriterProperties> {
+pub(crate) fn properties(schema: &SegmentSchema) -> Result<WriterProperties> {
     let vector = ColumnPath::new(vec![VECTOR.into(), "list".into(), "element".into()]);
     let attrs = ColumnPath::from(ATTRS);
     let level =
         ZstdLevel::try_new(ZSTD_LEVEL).map_err(SegmentError::parquet("writer properties"))?;
-    let notes = [
-        (ID_KEY, id.to_string()),
-        (METRIC_KEY, schema.metric.name().to_string()),
-    ];
+    let metric = schema.metric.name().to_string();
     Ok(WriterProperties::builder()
         .set_created_by(concat!("vexlake version ", env!("CARGO_PKG_VERSION")).to_string())
-        .set_key_value_metadata(Some(
-            notes
-                .into_iter()
-                .map(|(key, value)| KeyValue::new(key.to_string(), value))
-                .collect(),
-        ))
+        .set_key_value_metadata(Some(vec![KeyValue::new(METRIC_KEY.to_string(), metric)]))
         .set_compression(Compression::ZSTD(level))
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::Chunk)

@@ -15,7 +15,7 @@
 //! writer or with [`Built`], so a failed flush leaves nothing behind. Durability
 //! is the store's: [`upload`] returns only when the store has them.
 
-use crate::columns::{GROUP_BYTES_MAX, GROUP_ROWS_MAX, SLICE_BYTES_MAX, Slice, properties};
+use crate::columns::{GROUP_BYTES_MAX, GROUP_ROWS_MAX, ID_KEY, SLICE_BYTES_MAX, Slice, properties};
 use crate::entries::Entries;
 use crate::error::{Result, SegmentError};
 use crate::index::Index;
@@ -23,6 +23,7 @@ use crate::meta::{DATA_FILE, DELETES_FILE, FileMeta, INDEX_FILE, SegmentMeta, Se
 use crate::record::{Delete, Row};
 use futures::future::try_join_all;
 use parquet::arrow::ArrowWriter;
+use parquet::file::metadata::KeyValue;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -33,7 +34,6 @@ use vexlake_store::Store;
 /// Writes one segment into a spool folder. Disk and CPU work without `await`:
 /// drive it from a thread that may block.
 pub struct SegmentWriter {
-    id: Ulid,
     schema: SegmentSchema,
     entries: Entries,
     data: ParquetFile,
@@ -54,22 +54,16 @@ pub struct Built {
 impl SegmentWriter {
     /// Starts a segment in a new folder below `dir`, which is created where it
     /// is missing. Fails on a dimension outside its limits or an unusable disk.
-    pub fn create(dir: &Path, id: Ulid, schema: &SegmentSchema) -> Result<Self> {
+    pub fn create(dir: &Path, schema: &SegmentSchema) -> Result<Self> {
         schema.check()?;
         std::fs::create_dir_all(dir).map_err(SegmentError::io(dir))?;
         let folder = tempfile::Builder::new()
-            .prefix(&format!("{id}-"))
+            .prefix("segment-")
             .tempdir_in(dir)
             .map_err(SegmentError::io(dir))?;
-        let data = ParquetFile::create(
-            folder.path(),
-            DATA_FILE,
-            Slice::of_rows(schema.dim),
-            id,
-            schema,
-        )?;
+        let data =
+            ParquetFile::create(folder.path(), DATA_FILE, Slice::of_rows(schema.dim), schema)?;
         Ok(Self {
-            id,
             schema: *schema,
             entries: Entries::new(),
             data,
@@ -100,7 +94,6 @@ impl SegmentWriter {
                 self.folder.path(),
                 DELETES_FILE,
                 Slice::of_deletes(),
-                self.id,
                 &self.schema,
             )?),
         };
@@ -114,17 +107,18 @@ impl SegmentWriter {
         self.entries.len()
     }
 
-    /// Closes the files, derives the index and verifies that every vector can be
+    /// Names the segment, closes the files, derives the index and verifies that every vector can be
     /// found where the index says. O(segment); reads `data.parquet` once. Fails
-    /// where an id was pushed twice.
-    pub fn finish(self) -> Result<Built> {
-        let (data, data_path) = self.data.close()?;
+    /// where an id was pushed twice. The name comes last, because the younger it is
+    /// when it is committed, the fewer marks can have passed it.
+    pub fn finish(self, id: Ulid) -> Result<Built> {
+        let (data, data_path) = self.data.close(id)?;
         let mut files = vec![(data, data_path.clone())];
         if let Some(deletes) = self.deletes {
-            files.push(deletes.close()?);
+            files.push(deletes.close(id)?);
         }
         let data = File::open(&data_path).map_err(SegmentError::io(&data_path))?;
-        let index = Index::build(self.id, self.schema, self.entries, &data)?;
+        let index = Index::build(id, self.schema, self.entries, &data)?;
 
         let path = self.folder.path().join(INDEX_FILE);
         let write = || {
@@ -136,14 +130,14 @@ impl SegmentWriter {
 
         let (log_time_min, log_time_max) = index.entries.log_time_extent();
         let meta = SegmentMeta {
-            id: self.id,
+            id,
             rows: index.entries.rows,
             deletes: index.entries.deletes,
             files: files.iter().map(|(file, _)| file.clone()).collect(),
             log_time_min,
             log_time_max,
             hash: index.entries.hash,
-            created_ms: self.id.timestamp_ms(),
+            created_ms: id.timestamp_ms(),
         };
         Ok(Built {
             meta,
@@ -180,7 +174,6 @@ impl ParquetFile {
         folder: &Path,
         name: &'static str,
         slice: Slice,
-        id: Ulid,
         schema: &SegmentSchema,
     ) -> Result<Self> {
         let path = folder.join(name);
@@ -188,7 +181,7 @@ impl ParquetFile {
         let writer = ArrowWriter::try_new(
             ChecksumWriter::new(file),
             slice.schema(),
-            Some(properties(id, schema)?),
+            Some(properties(schema)?),
         )
         .map_err(SegmentError::parquet(name))?;
         Ok(Self {
@@ -226,8 +219,10 @@ impl ParquetFile {
         Ok(())
     }
 
-    fn close(mut self) -> Result<(FileMeta, PathBuf)> {
+    fn close(mut self, id: Ulid) -> Result<(FileMeta, PathBuf)> {
         self.write_slice()?;
+        let named = KeyValue::new(ID_KEY.to_string(), id.to_string());
+        self.writer.append_key_value_metadata(named);
         // into_inner finishes the file: last row group, indexes, footer.
         let mut out = self
             .writer

@@ -54,7 +54,7 @@ async fn should_hold_the_smallest_and_the_largest_dimension() {
     }
     for dim in [0, 65_537] {
         let folder = tempfile::tempdir().expect("a folder");
-        let refused = SegmentWriter::create(folder.path(), Ulid::from(1u128), &schema(dim)).err();
+        let refused = SegmentWriter::create(folder.path(), &schema(dim)).err();
         assert_eq!(refused.expect("refuses").kind(), SegmentErrorKind::Invalid);
     }
 }
@@ -123,8 +123,7 @@ async fn should_tell_the_files_lengths_checksums_and_hash_in_the_meta() {
 #[test]
 fn should_refuse_what_a_segment_cannot_hold_and_stay_usable() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut writer =
-        SegmentWriter::create(folder.path(), Ulid::from(7u128), &schema(2)).expect("creates");
+    let mut writer = SegmentWriter::create(folder.path(), &schema(2)).expect("creates");
     let good = record(1, 2);
     let bad: [fn(&mut Entry); 10] = [
         |entry| entry.id.clear(),
@@ -153,15 +152,21 @@ fn should_refuse_what_a_segment_cannot_hold_and_stay_usable() {
         .push(&record(6, 2).row())
         .expect_err("records come first");
     assert_eq!(late.kind(), SegmentErrorKind::Invalid);
-    assert_eq!(writer.finish().expect("finishes").meta.entries(), 2);
+    assert_eq!(
+        writer
+            .finish(Ulid::from(7u128))
+            .expect("finishes")
+            .meta
+            .entries(),
+        2
+    );
 }
 
 #[test]
 fn should_refuse_an_id_that_comes_twice() {
     for twice_as_delete in [false, true] {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut writer =
-            SegmentWriter::create(folder.path(), Ulid::from(7u128), &schema(2)).expect("creates");
+        let mut writer = SegmentWriter::create(folder.path(), &schema(2)).expect("creates");
         for n in 0..100 {
             writer.push(&record(n, 2).row()).expect("pushes");
         }
@@ -172,7 +177,7 @@ fn should_refuse_an_id_that_comes_twice() {
         } else {
             writer.push(&record(50, 2).row()).expect("pushes");
         }
-        let error = writer.finish().expect_err("refuses");
+        let error = writer.finish(Ulid::from(7u128)).expect_err("refuses");
         assert_eq!(error.kind(), SegmentErrorKind::Invalid);
         assert!(error.to_string().contains("key-50-é"), "{error}");
     }
@@ -183,7 +188,7 @@ fn should_leave_nothing_in_the_spool_when_dropped() {
     let folder = tempfile::tempdir().expect("a folder");
     let spool = folder.path().join("spool");
     let files = || std::fs::read_dir(&spool).expect("the spool").count();
-    let mut writer = SegmentWriter::create(&spool, Ulid::from(7u128), &schema(2)).expect("creates");
+    let mut writer = SegmentWriter::create(&spool, &schema(2)).expect("creates");
     writer.push(&record(1, 2).row()).expect("pushes");
     assert_eq!(files(), 1);
     drop(writer);

@@ -23,7 +23,7 @@ use std::time::Duration;
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
-use vexlake_manifest::{Head, ManifestError};
+use vexlake_manifest::{Head, ManifestError, State};
 use vexlake_segment::{Built, Delete, EntryHash, Row, SegmentWriter, upload};
 
 use super::plan::Spec;
@@ -130,9 +130,8 @@ impl Incarnation {
         let spool = tempfile::tempdir_in(&self.context.spool).map_err(|e| {
             Error::Unavailable(format!("spool {}: {e}", self.context.spool.display()))
         })?;
-        let id = self.manifest.mint();
         let output = match self
-            .stream(id, &inputs, spool.path(), options, cancelled, progress)
+            .stream(&inputs, spool.path(), options, cancelled, progress)
             .await
         {
             Ok(Some(output)) => output,
@@ -160,7 +159,8 @@ impl Incarnation {
         };
         progress(at("upload"));
         if let Some(built) = &output.built {
-            upload(&self.store.scoped(&format!("seg/{id}")), built).await?;
+            let folder = format!("seg/{}", built.meta.id);
+            upload(&self.store.scoped(&folder), built).await?;
         }
         (self.context.components.crash)("compact:uploaded");
         progress(at("commit"));
@@ -183,7 +183,6 @@ impl Incarnation {
 
     async fn stream(
         &self,
-        id: Ulid,
         inputs: &[SegmentView],
         spool: &std::path::Path,
         options: &MergeOptions,
@@ -197,7 +196,7 @@ impl Incarnation {
             .iter()
             .map(|view| u64::from(view.reader.entries()))
             .sum();
-        let mut writer = SegmentWriter::create(spool, id, &schema)?;
+        let mut writer = SegmentWriter::create(spool, &schema)?;
         let mut dropped = Dropped {
             entries: 0,
             hash: EntryHash::default(),
@@ -261,10 +260,12 @@ impl Incarnation {
                 kept += 1;
             }
         }
+        // Named only now: a merge may take longer than the grace of a mark that comes meanwhile.
+        let id = self.manifest.mint();
         let built = match kept {
             0 => None,
             _ => Some(
-                tokio::task::spawn_blocking(move || writer.finish())
+                tokio::task::spawn_blocking(move || writer.finish(id))
                     .await
                     .map_err(|e| Error::Internal(format!("merge ended: {e}")))??,
             ),
@@ -293,6 +294,12 @@ impl Incarnation {
             let Some(now) = live_inputs(&snapshot, spec) else {
                 return Ok(None);
             };
+            let cutoff_ms = snapshot.state().cutoff_ms();
+            if let Some(late) = adds.iter().find(|m| m.id.timestamp_ms() < cutoff_ms) {
+                // Its files may be swept already.
+                let message = format!("a mark overtook the upload of merged segment {}", late.id);
+                return Err(Error::Conflict(message));
+            }
             let bits = moved_bits(merged_on, &now, output);
             let shadows = Shadows::place(bits, &self.store, self.manifest.mint()).await?;
             let inputs = spec.inputs.clone();

@@ -33,8 +33,7 @@ fn small() -> &'static (Vec<u8>, Vec<u8>) {
     static FILES: OnceLock<(Vec<u8>, Vec<u8>)> = OnceLock::new();
     FILES.get_or_init(|| {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut writer =
-            SegmentWriter::create(folder.path(), Ulid::from(77u128), &SCHEMA).expect("creates");
+        let mut writer = SegmentWriter::create(folder.path(), &SCHEMA).expect("creates");
         for n in 0..20u64 {
             let id = format!("é{n}");
             let row = Row {
@@ -54,7 +53,7 @@ fn small() -> &'static (Vec<u8>, Vec<u8>) {
             };
             writer.delete(&delete).expect("deletes");
         }
-        let built = writer.finish().expect("finishes");
+        let built = writer.finish(Ulid::from(77u128)).expect("finishes");
         let read = |name: &str| {
             let (_, path) = built
                 .files

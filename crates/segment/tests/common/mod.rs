@@ -90,7 +90,7 @@ pub fn entries(rows: u32, deletes: u32, dim: u32) -> Vec<Entry> {
 }
 
 pub fn build(dir: &Path, id: Ulid, schema: &SegmentSchema, entries: &[Entry]) -> Built {
-    let mut writer = SegmentWriter::create(dir, id, schema).expect("creates");
+    let mut writer = SegmentWriter::create(dir, schema).expect("creates");
     for (ordinal, entry) in entries.iter().enumerate() {
         let given = match entry.vector {
             Some(_) => writer.push(&entry.row()).expect("pushes"),
@@ -98,7 +98,7 @@ pub fn build(dir: &Path, id: Ulid, schema: &SegmentSchema, entries: &[Entry]) ->
         };
         assert_eq!(given as usize, ordinal);
     }
-    writer.finish().expect("finishes")
+    writer.finish(id).expect("finishes")
 }
 
 /// A store in a temporary folder with one uploaded segment.

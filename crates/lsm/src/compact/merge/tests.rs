@@ -190,6 +190,58 @@ fn should_end_as_superseded_when_its_inputs_are_swept_under_its_reads() {
     });
 }
 
+/// Marks with no grace, long after `site`'s newest commit.
+async fn mark(site: &Site, other: &Incarnation) {
+    site.tick(10);
+    other.pin("later", 0).await.expect("pinned");
+    site.tick(10);
+    let options = GcOptions {
+        grace_ms: 0,
+        dry_run: false,
+    };
+    other.collect_garbage(&options).await.expect("collected");
+}
+
+#[test]
+fn should_commit_a_merge_that_takes_longer_than_the_grace() {
+    run(async {
+        let (site, log, writer) = begun().await;
+        let (hook, gate) = Gate::at("batch");
+        let worker = site.open("compactor").await;
+        let merging = tokio::spawn({
+            let (worker, spec) = (worker.clone(), spec_of(&worker, None));
+            let progress = move |_: Progress| hook("batch");
+            let never = AtomicBool::new(false);
+            async move {
+                let options = MergeOptions::default();
+                worker.merge(&spec, &options, &never, &progress).await
+            }
+        });
+        gate.wait();
+        mark(&site, &writer).await;
+        gate.open();
+        let merged = merging.await.expect("no panic").expect("merged");
+        assert_eq!(merged.status, "done");
+        check(&worker, &log, COSINE).await;
+        verify(&worker, &log).await;
+    });
+}
+
+#[test]
+fn should_say_conflict_when_a_mark_overtakes_its_upload() {
+    run(async {
+        let (site, log, writer) = begun().await;
+        let (worker, task, gate) = held_at(&site, "compact:uploaded").await;
+        mark(&site, &writer).await;
+        gate.open();
+        let late = task.await.expect("no panic").expect_err("swept");
+        assert_eq!(late.kind(), ErrorKind::Conflict, "{late}");
+        let again = merge(&worker, &spec_of(&worker, None)).await;
+        assert_eq!(again.expect("merged").status, "done");
+        check(&worker, &log, COSINE).await;
+    });
+}
+
 #[test]
 fn should_stop_between_batches_when_cancelled_and_change_nothing() {
     run(async {
