@@ -79,10 +79,10 @@ impl<S: State> Manifest<S> {
         let found = access.read_head().await.map_err(in_doubt)?;
         let Some((now, _)) = &found else {
             // Without HEAD nothing proves that the slot is no ghost.
-            return Err(ManifestError::corrupt(
+            return Err(in_doubt(ManifestError::corrupt(
                 keys::HEAD,
                 "absent, although it was there before",
-            ));
+            )));
         };
         if now.retain_from > head.version {
             // A ghost in a swept place. Nobody may believe it, so removing it is only
@@ -98,7 +98,7 @@ impl<S: State> Manifest<S> {
             self.inner.head_moves_failed.fetch_add(1, Ordering::Relaxed);
         }
         let head = Arc::new(head);
-        self.publish(Arc::clone(&head))?;
+        self.publish(Arc::clone(&head)).map_err(in_doubt)?;
         Ok(head)
     }
 
@@ -248,7 +248,7 @@ impl Access<'_> {
             match self.try_slot(version, body.clone()).await {
                 Ok(Created::Created) => return Ok(Slot::Won),
                 // Ours after a lost reply, another's, or nobody's: all three happen.
-                Ok(Created::Exists) => {}
+                Ok(Created::Exists) => sent_in_doubt = true,
                 Err(error) => {
                     sent_in_doubt |= error.doubt;
                     // A refusal is final even in doubt: a disk that cannot sync shows a
@@ -266,6 +266,7 @@ impl Access<'_> {
                 Err(ManifestError::Store(error)) if error.kind == StoreErrorKind::Unavailable => {
                     last = Some(error)
                 }
+                Err(error) if sent_in_doubt => return Err(in_doubt(error)),
                 Err(error) => return Err(error),
             }
         }
@@ -351,10 +352,14 @@ fn apply<S: State>(
     Ok(state)
 }
 
-/// The slot is filled and the check failed: the commit may well stand.
+/// The slot is filled, or may be, and what was to settle it failed: the commit may well
+/// stand. Damage that was met then is told as the store's, which can carry the doubt.
 pub(crate) fn in_doubt(error: ManifestError) -> ManifestError {
     match error {
         ManifestError::Store(error) => ManifestError::Store(error.with_doubt(true)),
+        ManifestError::Corrupt { key, message } => {
+            ManifestError::Store(StoreError::corrupt(key, message).with_doubt(true))
+        }
         other => other,
     }
 }
