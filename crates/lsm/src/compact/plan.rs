@@ -66,7 +66,7 @@ impl Default for Policy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Spec {
-    /// Stable name: the same inputs give the same id.
+    /// Stable name: the same inputs give the same id, others another.
     pub id: String,
     /// The incarnation.
     pub incarnation: Ulid,
@@ -124,8 +124,10 @@ pub fn plan_compaction(
     let mut specs = Vec::new();
     for segment in &state.segments {
         let weight = Weight::new(segment, shadowed);
-        // Without a shadowed entry a rewrite gains nothing, whatever the ratio says.
+        // Without a shadowed entry a rewrite gains nothing, whatever the ratio says; what a
+        // compactor with more memory wrote may be beyond this one.
         if weight.shadowed > 0
+            && weight.entries <= policy.entries_max
             && weight.shadowed as f64 >= policy.shadow_ratio * weight.entries as f64
         {
             let share = 100 * weight.shadowed / weight.entries;
@@ -176,8 +178,10 @@ fn spec(state: &IncarnationState, version: u64, inputs: &[Weight], reason: Strin
     let first = inputs
         .first()
         .map_or_else(String::new, |w| w.id.to_string());
+    let all = |sum, w: &Weight| crc32c::crc32c_append(sum, &w.id.to_bytes());
+    let sum = inputs.iter().fold(0, all);
     Spec {
-        id: format!("{first}-{}", inputs.len()),
+        id: format!("{first}-{}-{sum:08x}", inputs.len()),
         incarnation: state.id,
         kind: "merge".to_owned(),
         inputs: inputs.iter().map(|w| w.id).collect(),
