@@ -2,7 +2,8 @@
  * Which of a collection's planned merges to propose now. Pure: a snapshot in, a value out.
  *
  * The queue holds one waiting job per collection and one follow-up, so a tick proposes at most one
- * spec per collection: the first, because the core orders them by worth. Passed over are
+ * spec per collection: the first of the core's plan, where rewrites of mostly shadowed segments come
+ * before tiers, and small tiers before large ones. Passed over are
  * - specs that share an input with a job that waits or runs: they would end as superseded, after
  *   having read and written everything for nothing;
  * - specs whose very inputs failed for good a short while ago: a damaged segment must not be read

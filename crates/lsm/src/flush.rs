@@ -80,13 +80,21 @@ impl Incarnation {
             version: self.manifest.head().version,
             ..Flushed::default()
         };
+        let mut before: Option<Arc<Memtable>> = None;
         while let Some(memtable) = self.feed.oldest_sealed() {
+            if before.is_some_and(|before| Arc::ptr_eq(&before, &memtable)) {
+                // Committed and not shown yet: the next flush finds it covered.
+                break;
+            }
             self.flush_one(&memtable, &mut flushed).await?;
             if !flushed.lost.is_empty() {
                 // What is buffered beyond a lost partition's checkpoint follows from what was
-                // given up, or is the new owner's now.
+                // given up, or is the new owner's now; what was committed just now must not be
+                // taken back with it.
+                self.show(self.manifest.head()).await?;
                 self.feed.reset().await;
             }
+            before = Some(memtable);
         }
         Ok(flushed)
     }
@@ -150,7 +158,7 @@ impl Incarnation {
                 Ok(committed) => {
                     (self.context.components.crash)("flush:committed");
                     flushed.note(&committed, adds, ours.ranges.clone(), lost);
-                    self.show(committed).await?;
+                    self.show_committed(&committed).await;
                     return Ok(());
                 }
                 Err(ManifestError::Conflict { .. }) => drop(self.manifest.refresh().await?),

@@ -2,7 +2,8 @@
 //!
 //! Everything that changes what readers see goes through [`Incarnation::follow`]:
 //! load the newest commit, open it as a snapshot, swap it under the feed. Writers
-//! commit first and follow afterwards, so a reader's version never decreases.
+//! commit first and follow afterwards, so a reader's version never decreases, and a
+//! commit that stands is answered as made even where it cannot be shown yet.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -114,6 +115,13 @@ impl Incarnation {
         Ok(opened)
     }
 
+    /// Shows a version that this process has committed. The commit stands whether or not it
+    /// can be opened now, so that is not its author's failure: whoever follows next tries
+    /// again and says so.
+    pub(crate) async fn show_committed(&self, head: &Arc<Head<IncarnationState>>) {
+        let _ = self.show(head.clone()).await;
+    }
+
     /// A read of `version` failed: moves on where its files were swept, so that the read may
     /// be tried again on a newer one. Any other failure is answered as it is: an object that
     /// is missing although `version` is readable was lost.
@@ -162,7 +170,7 @@ impl Incarnation {
                 }
                 outcome => {
                     let head = outcome?;
-                    self.show(head.clone()).await?;
+                    self.show_committed(&head).await;
                     return Ok(head);
                 }
             }

@@ -8,7 +8,9 @@
 //! Invariants:
 //! - at most one entry of a key is alive: the one with the newest position;
 //! - each consumed offset counts in exactly one ledger column of its partition;
-//! - a range is contiguous: a record is taken at `to`, or the batch is refused;
+//! - a stretch only grows at its end. Where a snapshot of another owner's commit jumped
+//!   ahead, it spans a hole and its ledger does not add up: then its begin is not the
+//!   stored checkpoint any more, and a flush gives the partition up as gone.
 //! - a patch remembers what it was completed from, until the flush has looked at the head.
 //!
 //! Left out on purpose: space of dead entries is not reused before the flush, since

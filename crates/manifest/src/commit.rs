@@ -86,13 +86,16 @@ impl<S: State> Manifest<S> {
             return Err(self.reload_lost().await);
         }
         (self.inner.context.crash)(crash::COMMIT_AFTER_CREATE);
-        let found = access.read_head().await.map_err(in_doubt)?;
+        let found = access
+            .read_head()
+            .await
+            .map_err(|error| access.in_doubt(error))?;
         let Some((now, _)) = &found else {
             // Without HEAD nothing proves that the slot is no ghost.
-            return Err(ManifestError::corrupt(
+            return Err(access.in_doubt(ManifestError::corrupt(
                 keys::HEAD,
                 "absent, although it was there before",
-            ));
+            )));
         };
         if now.retain_from > head.version {
             // A ghost in a swept place. Nobody may believe it, so removing it is only
@@ -108,7 +111,8 @@ impl<S: State> Manifest<S> {
             self.inner.head_moves_failed.fetch_add(1, Ordering::Relaxed);
         }
         let head = Arc::new(head);
-        self.publish(Arc::clone(&head))?;
+        self.publish(Arc::clone(&head))
+            .map_err(|error| access.in_doubt(error))?;
         Ok(head)
     }
 
@@ -279,7 +283,7 @@ impl Access<'_> {
             match self.try_slot(version, body.clone()).await {
                 Ok(Created::Created) => return Ok(Slot::Won),
                 // Ours after a lost reply, another's, or nobody's: all three happen.
-                Ok(Created::Exists) => {}
+                Ok(Created::Exists) => sent_in_doubt = true,
                 Err(error) => {
                     sent_in_doubt |= error.doubt;
                     // A refusal is final even in doubt: a disk that cannot sync shows a
@@ -297,6 +301,7 @@ impl Access<'_> {
                 Err(ManifestError::Store(error)) if error.kind == StoreErrorKind::Unavailable => {
                     last = Some(error)
                 }
+                Err(error) if sent_in_doubt => return Err(self.in_doubt(error)),
                 Err(error) => return Err(error),
             }
         }
@@ -308,6 +313,26 @@ impl Access<'_> {
             )
         };
         Err(last.unwrap_or_else(unsettled).with_doubt(true).into())
+    }
+
+    /// The slot is filled, or may be, and what was to settle it failed: the commit may well
+    /// stand. Damage that was met then is counted and told as the store's, which can carry
+    /// the doubt.
+    pub(crate) fn in_doubt(&self, error: ManifestError) -> ManifestError {
+        match error {
+            ManifestError::Store(error) => ManifestError::Store(error.with_doubt(true)),
+            ManifestError::Corrupt {
+                key,
+                message,
+                broken,
+            } => {
+                if let Some(invariant) = broken {
+                    self.context.invariants.violated(invariant);
+                }
+                ManifestError::Store(StoreError::corrupt(key, message).with_doubt(true))
+            }
+            other => other,
+        }
     }
 
     /// Moves HEAD, last read as `found`, to at least `to`, by compare-and-swap; done
@@ -380,12 +405,4 @@ pub(crate) fn apply<S: State>(
         });
     }
     Ok(())
-}
-
-/// The slot is filled and the check failed: the commit may well stand.
-pub(crate) fn in_doubt(error: ManifestError) -> ManifestError {
-    match error {
-        ManifestError::Store(error) => ManifestError::Store(error.with_doubt(true)),
-        other => other,
-    }
 }

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use ulid::Ulid;
 use vexlake_store::{Created, Store, StoreError};
 
-use crate::commit::{Slot, in_doubt};
+use crate::commit::Slot;
 use crate::context::{Clock, Context};
 use crate::load::HeadMove;
 use crate::state::{Author, Head, State};
@@ -223,7 +223,10 @@ impl Access<'_> {
             return Err(ManifestError::Conflict { version: 0 });
         }
         (self.context.crash)(crate::crash::COMMIT_AFTER_CREATE);
-        let found = self.read_head().await.map_err(in_doubt)?;
+        let found = self
+            .read_head()
+            .await
+            .map_err(|error| self.in_doubt(error))?;
         if found.as_ref().is_some_and(|(head, _)| head.retain_from > 0) {
             // A ghost: a whole history was made and swept since the look above.
             let _ = self.store.delete(&keys::slot(0)).await;
@@ -232,7 +235,7 @@ impl Access<'_> {
         // Unlike later, HEAD must exist before anyone is told: an open without it has to guess.
         self.advance_head(&HeadMove::to(&head), found)
             .await
-            .map_err(in_doubt)?;
+            .map_err(|error| self.in_doubt(error))?;
         Ok(head)
     }
 

@@ -154,6 +154,40 @@ async fn should_say_that_a_commit_is_in_doubt_where_nothing_can_settle_it() {
 }
 
 #[tokio::test]
+async fn should_keep_the_doubt_whatever_fails_while_it_is_settled() {
+    // (what the create answers, the read that is struck, how): a refusal, damage, a lost HEAD.
+    let lost = Fault::FailAfter;
+    let taken = Fault::TakenAfter;
+    for (create_fault, op, key, nth, fault) in [
+        (Some(&lost), Op::Get, "commits/", 2, Fault::Refuse),
+        (Some(&taken), Op::Get, "commits/", 2, Fault::Refuse),
+        (Some(&lost), Op::Get, "commits/", 2, Fault::Flip(3)),
+        (None, Op::Get, "HEAD", 1, Fault::Refuse),
+        (None, Op::Get, "HEAD", 1, Fault::Flip(3)),
+    ] {
+        let here = directory();
+        let plain = quick(&here).scoped("m");
+        create(&plain).await;
+        let faults = Faults::scripted([]);
+        let toy = open(&plain.clone().with_faults(Arc::clone(&faults))).await;
+        if let Some(fault) = create_fault {
+            faults.add(Rule::nth(Op::Create, "commits/", 1, fault.clone()));
+        }
+        faults.add(Rule {
+            nth,
+            ..Rule::every(op, key, fault.clone())
+        });
+        let outcome = toy.commit(&toy.head(), add(1), &author("a")).await;
+        assert!(
+            matches!(&outcome, Err(ManifestError::Store(e)) if e.doubt),
+            "{create_fault:?} {key} {fault:?}: {outcome:?}"
+        );
+        faults.clear();
+        assert!(toy.refresh().await.unwrap().state.tokens.contains(&1));
+    }
+}
+
+#[tokio::test]
 async fn should_not_acknowledge_a_slot_that_a_disk_could_not_sync() {
     let here = directory();
     let plain = quick(&here).scoped("m");

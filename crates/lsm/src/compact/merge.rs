@@ -205,7 +205,7 @@ impl Incarnation {
             None => Ok(ended("superseded", self.manifest.head().version)),
             Some(head) => {
                 (self.context.components.crash)("compact:committed");
-                self.show(head.clone()).await?;
+                self.show_committed(&head).await;
                 let meta = output.built.as_ref().map(|built| &built.meta);
                 Ok(Merged {
                     segments: meta.iter().map(|m| m.id).collect(),

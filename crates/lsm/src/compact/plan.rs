@@ -101,7 +101,7 @@ impl Default for Policy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Spec {
-    /// Stable name: the same inputs give the same id.
+    /// Stable name: the same inputs give the same id, others another.
     pub id: String,
     /// The incarnation.
     pub incarnation: Ulid,
@@ -167,8 +167,10 @@ pub fn plan_compaction(
         if aged.iter().any(|aged| aged.id == weight.id) {
             continue;
         }
-        // Without a shadowed entry a rewrite gains nothing, whatever the ratio says.
+        // Without a shadowed entry a rewrite gains nothing, whatever the ratio says; what a
+        // compactor with more memory wrote may be beyond this one.
         if weight.shadowed > 0
+            && weight.entries <= policy.entries_max
             && weight.shadowed as f64 >= policy.shadow_ratio * weight.entries as f64
         {
             let share = 100 * weight.shadowed / weight.entries;
@@ -279,8 +281,10 @@ impl<'a> Plan<'a> {
         let first = inputs
             .first()
             .map_or_else(String::new, |w| w.id.to_string());
+        let all = |sum, w: &Weight| crc32c::crc32c_append(sum, &w.id.to_bytes());
+        let sum = inputs.iter().fold(0, all);
         Spec {
-            id: format!("{first}-{}", inputs.len()),
+            id: format!("{first}-{}-{sum:08x}", inputs.len()),
             incarnation: self.state.id,
             kind: "merge".to_owned(),
             inputs: inputs.iter().map(|w| w.id).collect(),

@@ -324,3 +324,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn should_not_rewrite_what_does_not_fit_the_memory() {
+    let policy = Policy {
+        entries_max: 10,
+        ..Policy::default()
+    };
+    let all = |_: &Ulid| 10;
+    assert_eq!(inputs(&[(8 * MIB, 10)], &policy, &all), [[0]]);
+    assert!(inputs(&[(8 * MIB, 11)], &policy, &all).is_empty());
+}
+
+#[test]
+fn should_name_specs_of_different_inputs_differently() {
+    let four = state(&[(8 * MIB, 10); 4]);
+    let mut others = state(&[(8 * MIB, 10); 5]);
+    others.segments.remove(&id(2));
+    let names = |state| {
+        let specs = plan_compaction(state, 3, &Policy::default(), &|_| 0);
+        specs.into_iter().map(|spec| spec.id).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&four), names(&four));
+    assert_ne!(names(&four), names(&others));
+}
