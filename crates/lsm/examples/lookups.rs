@@ -160,6 +160,24 @@ async fn follow_under_readers(
     let appended = appended.elapsed();
     append(writer, 0, rows..rows + 1000, dim).await?;
     writer.flush().await?;
+    let followed = Instant::now();
+    let worst = wait_while(reader, async { drop(reader.follow().await) }).await?;
+    let followed = followed.elapsed();
+    // As long again with nothing going on: what other programs on the machine cost.
+    let noise = wait_while(reader, tokio::time::sleep(followed)).await?;
+    Ok(format!(
+        "\"appendMicrosPerRecord\": {:.2}, \"followMillis\": {:.0}, \"readerWaitMillisMax\": {worst:.2}, \
+         \"noiseMillisMax\": {noise:.2}",
+        appended.as_secs_f64() * 1e6 / count as f64,
+        followed.as_secs_f64() * 1e3
+    ))
+}
+
+/// The longest that a thread waited for a look at the view while `doing` was done.
+async fn wait_while(
+    reader: &std::sync::Arc<Incarnation>,
+    doing: impl Future<Output = ()>,
+) -> Result<f64, Failure> {
     let (looker, ended) = (reader.clone(), std::sync::Arc::new(AtomicBool::new(false)));
     let until = ended.clone();
     let looking = std::thread::spawn(move || {
@@ -171,16 +189,9 @@ async fn follow_under_readers(
         }
         worst
     });
-    let followed = Instant::now();
-    reader.follow().await?;
-    let followed = followed.elapsed();
+    doing.await;
     ended.store(true, Ordering::Relaxed);
-    let worst = looking.join().map_err(|_| "the looking thread panicked")?;
-    Ok(format!(
-        "\"appendMicrosPerRecord\": {:.2}, \"followMillis\": {:.0}, \"readerWaitMillisMax\": {worst:.2}",
-        appended.as_secs_f64() * 1e6 / count as f64,
-        followed.as_secs_f64() * 1e3
-    ))
+    Ok(looking.join().map_err(|_| "the looking thread panicked")?)
 }
 
 /// 20 bytes, as ULID-like keys have.
