@@ -5,7 +5,13 @@
  * the request), an answer carries bytes and ends.
  */
 import type { Lake, SearchReply, SearchRequest, VectorArgument } from "@vexlake/core";
-import { type Incarnation, liveSource, parseIncarnation, readCatalog } from "../common/catalog.ts";
+import {
+  type Incarnation,
+  type LiveSource,
+  liveSource,
+  parseIncarnation,
+  readCatalog,
+} from "../common/catalog.ts";
 
 export type {
   AlterCommand,
@@ -55,7 +61,7 @@ export interface CollectionView {
   readonly metric: string;
   readonly format: Incarnation["schema"]["format"];
   /** where new records come from */
-  readonly source: Readonly<{ id: number; topic: string; kind: string; cluster: string }>;
+  readonly source: Readonly<LiveSource>;
   readonly partitions: number;
   readonly version: number;
   readonly versionWhenMs: number;
@@ -75,8 +81,8 @@ export async function readCollections(core: Pick<QueryCore, "describe">): Promis
 }
 
 function viewOf(db: number, name: string, live: Incarnation): CollectionView {
-  const { id, topic, kind, cluster } = liveSource(live);
-  const own = live.partitions.filter((partition) => partition.source === id);
+  const source = liveSource(live);
+  const own = live.partitions.filter((partition) => partition.source === source.id);
   return Object.freeze({
     db,
     name,
@@ -84,7 +90,7 @@ function viewOf(db: number, name: string, live: Incarnation): CollectionView {
     dim: live.schema.dim,
     metric: live.schema.metric,
     format: live.schema.format,
-    source: { id, topic, kind, cluster },
+    source,
     partitions: own.length,
     version: live.version,
     versionWhenMs: live.versionWhenMs,

@@ -110,6 +110,13 @@ export class Writer {
     if (refusal !== undefined) {
       throw new ReplyError("TRYAGAIN", `collection ${collection.name} takes no writes now: ${refusal}`);
     }
+    if (change.op === "set-attrs" && collection.source.compacted) {
+      // The engine would refuse it as well, after it has been written.
+      throw new ReplyError(
+        "ERR",
+        `attributes cannot be set alone: ${collection.source.topic} is a compacted topic, which takes no patches`,
+      );
+    }
     const message = toMessage(change);
     const bytes =
       (message.value?.length ?? 0) + change.id.length + (change.attrs?.length ?? 0) + RECORD_OVERHEAD_BYTES;

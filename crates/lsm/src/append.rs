@@ -197,6 +197,7 @@ impl Incarnation {
                 Error::Invalid(format!("format {:?} is not known", state.schema.format))
             })?,
         };
+        let compacted = state.is_compacted(batch.source);
         let entries = record::entries(batch.table, batch.buffers)
             .map_err(|e| Error::Invalid(e.to_string()))?;
         let mut decoded = Vec::with_capacity(entries.size_hint().0);
@@ -217,7 +218,8 @@ impl Incarnation {
             if offset < next {
                 continue;
             }
-            let record = record::decode(&raw, format, state.schema.dim, arena);
+            let record = record::decode(&raw, format, state.schema.dim, arena)
+                .and_then(|record| record.allowed_on(compacted));
             decoded.push(Decoded {
                 offset,
                 timestamp,

@@ -235,6 +235,10 @@ export class FakeLog implements Visibility, LogSource {
       );
   }
 
+  async isCompacted(): Promise<boolean> {
+    return false;
+  }
+
   async ranges(topic: string): Promise<{ partition: number; low: bigint; high: bigint }[] | null> {
     const partitions = this.topics.get(topic);
     return (

@@ -43,6 +43,7 @@ fn source(starts: &[(u32, u64)]) -> NewSource {
         kind: "local".to_owned(),
         cluster: "c".to_owned(),
         topic: "t".to_owned(),
+        compacted: false,
         starts,
     }
 }
