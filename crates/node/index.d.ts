@@ -42,6 +42,8 @@ export interface SourceOptions {
   kind: "kafka" | "local";
   cluster: string;
   topic: string;
+  /** The topic's cleanup.policy contains compact: patches are refused. */
+  compacted?: boolean;
   /** First offset by partition, as decimal digits. */
   starts: Record<string, string>;
 }

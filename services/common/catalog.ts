@@ -37,6 +37,7 @@ const source = z.object({
   kind: z.enum(["kafka", "local"]),
   cluster: z.string(),
   topic: z.string(),
+  compacted: z.boolean().default(false),
   starts: z.record(z.string(), digits),
 });
 
@@ -107,12 +108,21 @@ export async function findCollection(lake: Describer, db: number, name: string):
   throw new VexError("NOT_FOUND", `there is no collection ${db}/${name}; there are: ${others}`);
 }
 
+export interface LiveSource {
+  id: number;
+  topic: string;
+  kind: string;
+  cluster: string;
+  /** Patches are refused. */
+  compacted: boolean;
+}
+
 /** The source that new records of an incarnation come from: the one of the highest rank and epoch. */
-export function liveSource(of: Incarnation): { id: number; topic: string; kind: string; cluster: string } {
+export function liveSource(of: Incarnation): LiveSource {
   const sources = Object.entries(of.sources);
   sources.sort(([, a], [, b]) => b.rank - a.rank || b.epoch - a.epoch);
-  const [id, { topic, kind, cluster }] = sources[0] as (typeof sources)[number];
-  return { id: Number(id), topic, kind, cluster };
+  const [id, { topic, kind, cluster, compacted }] = sources[0] as (typeof sources)[number];
+  return { id: Number(id), topic, kind, cluster, compacted };
 }
 
 /** Where an incarnation begins in each partition. */
@@ -166,7 +176,8 @@ export async function sourceFrom(log: LogSource, topic: string, from: Beginning)
     }
     starts[String(partition)] = start.toString();
   }
-  return { kind: log.kind, cluster: await log.cluster(), topic, starts };
+  const [cluster, compacted] = [await log.cluster(), await log.isCompacted(topic)];
+  return { kind: log.kind, cluster, topic, compacted, starts };
 }
 
 export interface NewCollection {

@@ -5,7 +5,7 @@
  * the request), an answer carries bytes and ends.
  */
 import type { Lake, SearchReply, SearchRequest, VectorArgument } from "@vexlake/core";
-import { type Incarnation, liveSource, parseIncarnation } from "../common/catalog.ts";
+import { type Incarnation, type LiveSource, liveSource, parseIncarnation } from "../common/catalog.ts";
 
 export type {
   AlterCommand,
@@ -55,7 +55,7 @@ export interface CollectionView {
   readonly metric: string;
   readonly format: Incarnation["schema"]["format"];
   /** where new records come from */
-  readonly source: Readonly<{ id: number; topic: string; kind: string; cluster: string }>;
+  readonly source: Readonly<LiveSource>;
   readonly partitions: number;
   readonly version: number;
   readonly versionWhenMs: number;
@@ -72,8 +72,8 @@ export interface CollectionView {
 
 /** A collection that is answered by `of`. */
 export function viewOf(db: number, name: string, of: Incarnation): CollectionView {
-  const { id, topic, kind, cluster } = liveSource(of);
-  const own = of.partitions.filter((partition) => partition.source === id);
+  const source = liveSource(of);
+  const own = of.partitions.filter((partition) => partition.source === source.id);
   return Object.freeze({
     db,
     name,
@@ -81,7 +81,7 @@ export function viewOf(db: number, name: string, of: Incarnation): CollectionVie
     dim: of.schema.dim,
     metric: of.schema.metric,
     format: of.schema.format,
-    source: { id, topic, kind, cluster },
+    source,
     partitions: own.length,
     version: of.version,
     versionWhenMs: of.versionWhenMs,

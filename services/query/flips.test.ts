@@ -9,7 +9,8 @@ interface Epoch {
   topic?: string;
   epoch: number;
   start?: number;
-  applied: number;
+  /** absent: no checkpoint knows the partition */
+  applied?: number;
 }
 
 /** One source of one partition an epoch, numbered as they come. */
@@ -36,12 +37,11 @@ function incarnation(id: string, epochs: Epoch[]): Incarnation {
     pins: {},
     retainFrom: 0,
     retired: false,
-    partitions: epochs.map(({ start = 0, applied }, source) => ({
-      source,
-      partition: 0,
-      applied: String(applied),
-      checkpoint: { ...checkpoint, start: String(start) },
-    })),
+    partitions: epochs.flatMap(({ start = 0, applied }, source) => {
+      if (applied === undefined) return [];
+      const stands = { ...checkpoint, start: String(start) };
+      return [{ source, partition: 0, applied: String(applied), checkpoint: stands }];
+    }),
   };
 }
 
@@ -111,6 +111,16 @@ describe("Flips", () => {
         { epoch: 1, applied: 10 },
       ]),
       incarnation("new", [{ epoch: 1, applied: 10 }]),
+    );
+    await flips.settle();
+    expect(told).toMatchObject([{ outcome: "caught-up" }]);
+  });
+
+  it("should take a partition that the promoted incarnation does not know as consumed to its begin", async () => {
+    promote(
+      "docs",
+      incarnation("old", [{ epoch: 0, start: 5, applied: 5 }]),
+      incarnation("new", [{ epoch: 0 }]),
     );
     await flips.settle();
     expect(told).toMatchObject([{ outcome: "caught-up" }]);

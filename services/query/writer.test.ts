@@ -143,6 +143,27 @@ describe("put-vector", () => {
     expect(stored("a")).toEqual({ vector: [2], attrs: ATTRS });
   });
 
+  it("should write no patch to a compacted topic, and keep the attributes all the same", async () => {
+    log.compacted = true;
+    docs = { ...docs, source: { ...docs.source, compacted: true } };
+    await writer.write(docs, put("a", 0));
+    await writer.write(docs, upsert("a", 1));
+    await writer.write(docs, put("a", 2));
+    expect(stored("a")).toEqual({ vector: [2], attrs: ATTRS });
+    expect(log.operations(TOPIC)).toEqual(["upsert", "upsert", "upsert"]);
+  });
+
+  it("should keep on a compacted topic what a write in flight gives the key, or takes away", async () => {
+    log.compacted = true;
+    docs = { ...docs, source: { ...docs.source, compacted: true } };
+    await writer.write(docs, upsert("b", 1));
+    const changes = [upsert("a", 1), put("a", 2), { id: Buffer.from("b"), op: "delete" }, put("b", 2)];
+    const writes = changes.map((change) => writer.write(docs, change as Change));
+    expect((await Promise.all(writes)).every(({ accepted }) => accepted)).toBe(true);
+    expect(stored("a")).toEqual({ vector: [2], attrs: ATTRS });
+    expect(stored("b")).toEqual({ vector: [2], attrs: "" });
+  });
+
   it("should give up after some attempts, and say so", async () => {
     await writer.write(docs, upsert("a", 1));
     const get = core.get.bind(core);

@@ -26,6 +26,8 @@
  * - the record went away in between: now there is none, so an upsert.
  * - the newest record lies in another partition or source, where no patch can build on it: an upsert that
  *   carries the attributes along.
+ * - the topic is compacted and takes no patches: the same. There every put-vector begins so, but for one whose key
+ *   is in flight, as its attributes are not known before that is shown.
  * What is left: two nodes, or a foreign producer, that make the same new key at the same moment. The later
  * record wins as a whole, as it does between any two producers.
  */
@@ -63,7 +65,11 @@ const RECORD_OVERHEAD_BYTES = 256;
 const ATTEMPTS_MAX = 5;
 /** What a refused set-vector is decided again for (schemas/records.md). */
 const WITHOUT_RECORD = "patch-without-record";
-const CROSSES_PARTITIONS = "patch-crosses-partitions";
+const REFUSED_PATCHES: ReadonlySet<string | undefined> = new Set([
+  WITHOUT_RECORD,
+  "patch-crosses-partitions",
+  "patch-on-compacted-topic",
+]);
 
 /** One change of one record, in the words of the record format. */
 export interface Change {
@@ -132,12 +138,11 @@ export class Writer {
    * log; a put-vector that is decided again takes its place then.
    */
   async write(collection: CollectionView, change: Change): Promise<WriteAck> {
-    let carries = false;
+    let carries = collection.source.compacted;
     for (let attempt = 1; attempt <= ATTEMPTS_MAX; attempt += 1) {
       const ack = await this.#write(collection, change, carries);
-      const again = ack.reason === WITHOUT_RECORD || ack.reason === CROSSES_PARTITIONS;
-      if (change.op !== "put-vector" || !again) return ack;
-      carries = ack.reason === CROSSES_PARTITIONS;
+      if (change.op !== "put-vector" || !REFUSED_PATCHES.has(ack.reason)) return ack;
+      carries = ack.reason !== WITHOUT_RECORD;
     }
     throw new ReplyError("TRYAGAIN", `others change this key of ${collection.name} all the time`);
   }
@@ -148,6 +153,13 @@ export class Writer {
     const refusal = visibility.refusal(incarnation);
     if (refusal !== undefined) {
       throw new ReplyError("TRYAGAIN", `collection ${collection.name} takes no writes now: ${refusal}`);
+    }
+    if (change.op === "set-attrs" && collection.source.compacted) {
+      // The engine would refuse it as well, after it has been written.
+      throw new ReplyError(
+        "ERR",
+        `attributes cannot be set alone: ${collection.source.topic} is a compacted topic, which takes no patches`,
+      );
     }
     const message = toMessage(change);
     const attributes = carries ? ATTRIBUTES_BYTES_MAX : (change.attrs?.length ?? 0);
@@ -276,7 +288,7 @@ export class Writer {
         const present = before?.present ?? known?.present[i] !== 0;
         const patches = present && (!carries || before !== undefined);
         headersOf(message)["vexlake-op"] = patches ? "set-vector" : "upsert";
-        const attrs = patches || held === undefined ? undefined : slice(held.bytes, held.ends, i);
+        const attrs = patches || !present || held === undefined ? undefined : slice(held.bytes, held.ends, i);
         if (attrs !== undefined && attrs.length > 0) headersOf(message)["vexlake-attrs"] = asBuffer(attrs);
       }
       const present = op === "set-attrs" ? undefined : op !== "delete";

@@ -70,6 +70,12 @@ for (const { name, open } of implementations) {
       expect(ranges).toEqual([0, 1, 2].map((partition) => ({ partition, low: 0n, high: 0n })));
     });
 
+    it("should_not_compact_the_topics_that_it_makes", async () => {
+      const topic = freshTopic();
+      await log.source.ensureTopic(topic, 1);
+      expect(await log.source.isCompacted(topic)).toBe(false);
+    });
+
     it("should_say_that_a_topic_is_unknown_without_making_it", async () => {
       const topic = freshTopic();
       expect(await source.ranges(topic)).toBeNull();

@@ -83,6 +83,17 @@ describe.skipIf(!brokers)("log on Kafka", () => {
     expect(config.get("cleanup.policy")).toBe("delete");
   });
 
+  it("should_recognise_topics_that_others_made_as_compacted", async () => {
+    for (const policy of ["compact", "compact,delete"]) {
+      const topic = freshTopic();
+      const configEntries = [{ name: "cleanup.policy", value: policy }];
+      await withAdmin(brokers, (admin) =>
+        admin.createTopics({ topics: [{ topic, numPartitions: 1, configEntries }], waitForLeaders: true }),
+      );
+      expect(await source.isCompacted(topic), policy).toBe(true);
+    }
+  });
+
   it("should_account_for_aborted_and_control_offsets_between_and_after_records", async () => {
     const topic = await topicOf(1);
     await transactions(topic, [

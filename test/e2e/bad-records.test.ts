@@ -57,6 +57,8 @@ const BAD: Record<string, Message> = {
   "patch-without-record": encode("f32", { id: "nobody", op: "set-attrs", attrs: '{"late":true}' }),
 };
 const CROSSING = "patch-crosses-partitions";
+/** Takes a topic of its own. */
+const COMPACTED = "patch-on-compacted-topic";
 
 /** What some messages must name: the field, what it was, what it should have been. */
 const MESSAGES: Record<string, string[]> = {
@@ -123,7 +125,7 @@ await suite(["kafka"], "bad records", ({ kafka }) => {
         ([, word]) => word,
       );
       expect(words.length).toBeGreaterThan(15);
-      expect(reasons.toSorted()).toEqual(words.toSorted());
+      expect([...reasons, COMPACTED].toSorted()).toEqual(words.toSorted());
     });
 
     it("should go on behind every one of them", async () => {
@@ -208,6 +210,35 @@ await suite(["kafka"], "bad records", ({ kafka }) => {
       await vexlakeJson(cli("flush", collection));
       expect((await vexlake(cli("verify", collection))).code).toBe(0);
     });
+  });
+
+  it("should dead-letter patches on a compacted topic and take everything else", async () => {
+    const collection = unique("compacted");
+    const topic = `vexlake.0.${collection}`;
+    const admin = kafkaClient(kafka.brokers).admin();
+    await admin.connect();
+    const configEntries = [{ name: "cleanup.policy", value: "compact" }];
+    await admin.createTopics({ topics: [{ topic, numPartitions: PARTITIONS, configEntries }] });
+    await admin.disconnect();
+    const options = { dir: folder.path, name: collection, config: configuration(collection, "dlq") };
+    const node = await startVexlake("up", options);
+    const patch = encode("f32", { id: "first", op: "set-attrs", attrs: "{}" });
+    const messages = [good("first", 0), { ...patch, partition: 0 }, good("behind", 0)];
+    await producer.send({ topic, messages });
+    await visible(node, collection, "behind");
+    const [letter] = await readTopic(kafka.brokers, `${topic}.dlq`, 1);
+    expect(String(letter?.headers?.["vexlake-reason"])).toBe(COMPACTED);
+    const redis = redisOf(node);
+    const write = redis.call("VSETATTR", collection, "first", "{}");
+    await expect(write).rejects.toThrow(/compacted topic/);
+    redis.disconnect();
+    const records = `${node.http}/api/v1/records`;
+    const body = JSON.stringify({ collection, id: "first", attrs: {} });
+    const answer = await fetch(records, { method: "PATCH", body });
+    expect([answer.status, await answer.text()]).toEqual([400, expect.stringContaining("compacted topic")]);
+    await vexlakeJson(["flush", collection, "--data-dir", node.dataDir]);
+    expect((await vexlake(["verify", collection, "--data-dir", node.dataDir])).code).toBe(0);
+    await node.stop();
   });
 
   it("should only count bad records with bad_record: skip", async () => {

@@ -68,6 +68,7 @@ async fn measure() -> Result<String, Failure> {
         kind: "local".into(),
         cluster: "bench".into(),
         topic: "bench".into(),
+        compacted: false,
         starts: BTreeMap::from([(0, 0), (1, 0)]),
     };
     let id = lake.create(0, "bench", schema, source).await?;

@@ -188,6 +188,7 @@ impl Incarnation {
                 Error::Invalid(format!("format {:?} is not known", state.schema.format))
             })?,
         };
+        let compacted = state.is_compacted(batch.source);
         let entries = record::entries(batch.table, batch.buffers)
             .map_err(|e| Error::Invalid(e.to_string()))?;
         let mut decoded = Vec::with_capacity(entries.size_hint().0);
@@ -205,7 +206,8 @@ impl Incarnation {
                     format!("partition {partition}: offset {offset} in the batch [{from}, {to})");
                 return Err(Error::Invalid(message));
             }
-            let record = record::decode(&raw, format, state.schema.dim, arena);
+            let record = record::decode(&raw, format, state.schema.dim, arena)
+                .and_then(|record| record.allowed_on(compacted));
             decoded.push(Decoded {
                 offset,
                 timestamp,

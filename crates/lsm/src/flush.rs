@@ -18,19 +18,21 @@
 //! partition whose next owner consumes it again from the stored checkpoint; no patch is
 //! committed on a base that something committed with or before it has overtaken.
 
+mod probe;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use roaring::RoaringBitmap;
 use ulid::Ulid;
 use vexlake_manifest::{Head, ManifestError, State};
 use vexlake_segment::{Built, Delete, Position, Row, SegmentMeta, SegmentWriter, upload};
 
+use self::probe::Probe;
 use crate::error::{Error, Result};
 use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Incarnation};
 use crate::memtable::{Entry, EntryIndex, Memtable};
 use crate::shadow::Shadows;
-use crate::snapshot::{Key, Location, Snapshot, locate_many};
+use crate::snapshot::{Location, Snapshot};
 use crate::state::{Delta, IncarnationState, Ledger, Range};
 
 /// What a flush did.
@@ -430,76 +432,6 @@ impl Share {
 
     fn entries<'a>(&'a self, memtable: &'a Memtable) -> impl Iterator<Item = &'a Entry> {
         self.entries.iter().map(|index| memtable.entry(*index))
-    }
-}
-
-/// For every entry of a share the committed entry of its key, kept across lost races.
-#[derive(Default)]
-struct Probe {
-    probed: BTreeSet<Ulid>,
-    found: Vec<Option<Location>>,
-}
-
-impl Probe {
-    /// Brings the findings up to a snapshot: probes the segments not seen yet, and
-    /// forgets what is no longer live.
-    async fn update(
-        &mut self,
-        memtable: &Memtable,
-        ours: &Share,
-        snapshot: &Snapshot,
-    ) -> Result<()> {
-        self.found.resize(ours.entries.len(), None);
-        let added = snapshot
-            .segments
-            .iter()
-            .filter(|(id, _)| !self.probed.contains(id));
-        let keys: Vec<Key<'_>> = ours
-            .entries(memtable)
-            .map(|entry| (entry.hash, memtable.id(entry)))
-            .collect();
-        let located = locate_many(added.map(|(_, view)| view), &keys).await?;
-        for (found, newer) in self.found.iter_mut().zip(located) {
-            let live = |l: &Location| {
-                snapshot
-                    .segments
-                    .get(&l.segment)
-                    .is_some_and(|view| !view.shadow.contains(l.entry))
-            };
-            *found = newer.or(found.filter(live));
-        }
-        self.probed.extend(snapshot.segments.keys());
-        Ok(())
-    }
-
-    fn bits(
-        &self,
-        memtable: &Memtable,
-        ours: &Share,
-        segment: &SegmentMeta,
-        snapshot: &Snapshot,
-    ) -> BTreeMap<Ulid, RoaringBitmap> {
-        let mut bits: BTreeMap<Ulid, RoaringBitmap> = BTreeMap::new();
-        let (mut row, mut delete) = (0, segment.rows);
-        for (entry, found) in ours.entries(memtable).zip(&self.found) {
-            let ordinal = if entry.slot.is_some() {
-                &mut row
-            } else {
-                &mut delete
-            };
-            if let Some(found) = found {
-                let newer = snapshot.state().order(&found.position)
-                    > snapshot.state().order(&entry.position);
-                let (id, bit) = if newer {
-                    (segment.id, *ordinal)
-                } else {
-                    (found.segment, found.entry)
-                };
-                bits.entry(id).or_default().insert(bit);
-            }
-            *ordinal += 1;
-        }
-        bits
     }
 }
 

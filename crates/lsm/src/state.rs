@@ -71,6 +71,10 @@ pub struct Source {
     pub cluster: String,
     /// The topic.
     pub topic: String,
+    /// Whether compaction may take records out of the topic, as read when the source was
+    /// added. Part of this table, so that everyone judges patches alike.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compacted: bool,
     /// First offset of each partition that belongs to this incarnation (its floor).
     #[serde(with = "crate::string_map")]
     pub starts: BTreeMap<u32, u64>,
@@ -109,6 +113,9 @@ pub struct NewSource {
     pub cluster: String,
     /// Topic.
     pub topic: String,
+    /// Whether the topic is compacted.
+    #[serde(default)]
+    pub compacted: bool,
     /// First offset by partition.
     #[serde(with = "crate::string_map")]
     pub starts: BTreeMap<u32, u64>,
@@ -123,6 +130,7 @@ impl NewSource {
             kind,
             cluster,
             topic,
+            compacted,
             starts,
         } = self;
         Source {
@@ -131,6 +139,7 @@ impl NewSource {
             kind,
             cluster,
             topic,
+            compacted,
             starts,
         }
     }
@@ -200,6 +209,11 @@ impl IncarnationState {
     /// The checkpoint of a partition, if the incarnation knows it.
     pub fn checkpoint(&self, source: u32, partition: u32) -> Option<&Checkpoint> {
         self.checkpoints.get(&source)?.get(&partition)
+    }
+
+    /// Whether a source's topic is compacted.
+    pub fn is_compacted(&self, source: u32) -> bool {
+        self.sources.get(&source).is_some_and(|s| s.compacted)
     }
 
     /// A position as a value that orders newest last: rank, epoch, log time,

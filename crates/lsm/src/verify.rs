@@ -187,6 +187,7 @@ impl Verification {
         let format = Format::parse(&state.schema.format).ok_or_else(|| {
             Error::Invalid(format!("format {:?} is not known", state.schema.format))
         })?;
+        let compacted = state.is_compacted(source);
         let mut floats = Vec::new();
         for (offset, timestamp, raw) in
             record::entries(table, buffers).map_err(|e| Error::Invalid(e.to_string()))?
@@ -198,7 +199,8 @@ impl Verification {
             let log_time = count.log_time.max(timestamp);
             count.log_time = log_time;
             floats.clear();
-            let Ok(record) = record::decode(&raw, format, state.schema.dim, &mut floats) else {
+            let record = record::decode(&raw, format, state.schema.dim, &mut floats);
+            let Ok(record) = record.and_then(|record| record.allowed_on(compacted)) else {
                 count.bad += 1;
                 continue;
             };

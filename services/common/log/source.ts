@@ -126,6 +126,8 @@ export interface LogSource {
   cluster(): Promise<string>;
   /** Creates the topic unless it exists; an existing one keeps its partitions. */
   ensureTopic(topic: string, partitions: number): Promise<void>;
+  /** Whether compaction may take records out of the topic; false where that may not be read. */
+  isCompacted(topic: string): Promise<boolean>;
   /** null: no such topic. */
   ranges(topic: string): Promise<PartitionRange[] | null>;
   offsetsAt(topic: string, timeMs: number): Promise<OffsetAtTime[]>;

@@ -242,6 +242,7 @@ export class FakeLog implements Visibility, LogSource {
   readonly topics = new Map<string, ProducedMessage[][]>();
   readonly batches: number[] = [];
   holding = false;
+  compacted = false;
   refusing: string | undefined;
   failing: Error | undefined;
   readonly followed: string[] = [];
@@ -262,6 +263,10 @@ export class FakeLog implements Visibility, LogSource {
         topic,
         Array.from({ length: partitions }, () => []),
       );
+  }
+
+  async isCompacted(): Promise<boolean> {
+    return this.compacted;
   }
 
   async ranges(topic: string): Promise<{ partition: number; low: bigint; high: bigint }[] | null> {
@@ -309,7 +314,7 @@ export class FakeLog implements Visibility, LogSource {
     const existed = held !== undefined;
     const attrs = String(headers?.["vexlake-attrs"] ?? "");
     const op = String(headers?.["vexlake-op"]);
-    let reason = op.startsWith("set-") ? refusalOfPatch(held, partition) : undefined;
+    let reason = op.startsWith("set-") ? this.#refusalOfPatch(held, partition) : undefined;
     if (op === "delete") stored.rows.delete(id);
     else if (op === "set-attrs") {
       if (held !== undefined && reason === undefined) held.attrs = attrs;
@@ -323,6 +328,12 @@ export class FakeLog implements Visibility, LogSource {
     const write = String(headers?.["vexlake-write"]);
     const verdict = reason === undefined ? {} : { reason, message: "refused by the engine" };
     this.#acks.get(write)?.resolve({ existed, accepted: reason === undefined, ...verdict });
+  }
+
+  #refusalOfPatch(held: StoredRecord | undefined, partition: number): string | undefined {
+    if (this.compacted) return "patch-on-compacted-topic";
+    if (held === undefined) return "patch-without-record";
+    return held.earlier === true || held.partition !== partition ? "patch-crosses-partitions" : undefined;
   }
 
   acknowledged(_incarnation: string, write: string): Promise<WriteAck> {
@@ -384,11 +395,6 @@ export class FakeLog implements Visibility, LogSource {
     const applied = this.applied(incarnation);
     return [...offsets].every(([partition, next]) => (applied.get(partition) ?? 0n) >= next);
   }
-}
-
-function refusalOfPatch(held: StoredRecord | undefined, partition: number): string | undefined {
-  if (held === undefined) return "patch-without-record";
-  return held.earlier === true || held.partition !== partition ? "patch-crosses-partitions" : undefined;
 }
 
 function floats(bytes: Uint8Array): number[] {

@@ -585,3 +585,28 @@ fn should_refuse_an_event_time_that_no_segment_can_hold() {
         assert_eq!((flushed.rows, flushed.deletes), (1, 1));
     });
 }
+
+#[test]
+fn should_refuse_patches_from_a_compacted_topic_and_count_them_in_a_recount() {
+    run(async {
+        let mut sources = sources(1);
+        sources
+            .values_mut()
+            .for_each(|source| source.compacted = true);
+        let site = Site::with_sources(L2, sources).await;
+        let (writer, mut log) = (site.open("ingest").await, Log::default());
+        log.upsert(0, "a", 1, 1);
+        log.put(0, "a", 2, Change::SetAttrs("{}".to_owned()));
+        log.put(0, "a", 3, Change::SetVector([9.0; 3]));
+        log.upsert(0, "b", 4, 2);
+        log.put(0, "b", 5, Change::Delete);
+        let bad = deliver(&writer, &log, 0, 0..5).await.expect("appended").bad;
+        let refused: Vec<_> = bad.iter().map(|bad| (bad.offset, bad.reason)).collect();
+        let compacted = Reason::PatchOnCompactedTopic;
+        assert_eq!(refused, [(1, compacted), (2, compacted)]);
+        assert!(bad[0].message.contains("set-attrs on key \"a\""), "{bad:?}");
+        writer.flush().await.expect("flushed");
+        verify(&writer, &log).await;
+        assert_eq!(writer.snapshot().state().ledger().dead_lettered, 2);
+    });
+}

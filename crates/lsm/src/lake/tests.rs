@@ -46,6 +46,7 @@ pub(super) fn source(starts: &[(u32, u64)]) -> NewSource {
         kind: "local".to_owned(),
         cluster: "c".to_owned(),
         topic: "t".to_owned(),
+        compacted: false,
         starts,
     }
 }

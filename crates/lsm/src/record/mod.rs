@@ -150,6 +150,23 @@ pub struct Record<'a> {
     pub write: Option<&'a [u8]>,
 }
 
+impl Record<'_> {
+    /// The record, unless it is a patch and the topic it came from is `compacted`: whether
+    /// the record that it changes is still there would depend on when it is read.
+    ///
+    /// # Errors
+    /// The [`BadRecord`] that it then is.
+    pub fn allowed_on(self, compacted: bool) -> Result<Self, BadRecord> {
+        if !compacted || !self.op.is_patch() {
+            return Ok(self);
+        }
+        let (op, id) = (self.op.name(), self.id);
+        let message =
+            format!("{op} on key {id:?} in a compacted topic, which may have lost what it changes");
+        Err(BadRecord::new(Reason::PatchOnCompactedTopic, message))
+    }
+}
+
 /// Why a message is no record. The word is stable; the message is for people.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{reason}: {message}")]
@@ -230,6 +247,8 @@ reasons! {
     PatchWithoutRecord = "patch-without-record",
     /// Judged by the engine: the key's newest record came from another partition or source.
     PatchCrossesPartitions = "patch-crosses-partitions",
+    /// Judged by the engine: the topic may have lost the record to patch.
+    PatchOnCompactedTopic = "patch-on-compacted-topic",
 }
 
 impl fmt::Display for Reason {

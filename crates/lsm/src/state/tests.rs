@@ -761,6 +761,7 @@ fn should_rank_a_new_epoch_above_everything_before_it() {
             kind: before.kind.clone(),
             cluster: "another".to_owned(),
             topic: before.topic.clone(),
+            compacted: false,
             starts: BTreeMap::from([(0, 0)]),
         };
         writer.open_source(source).await.expect("opened");

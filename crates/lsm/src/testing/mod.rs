@@ -50,6 +50,11 @@ pub struct Site {
 impl Site {
     /// A new incarnation of `partitions` partitions that begin at offset 0.
     pub async fn new(metric: Metric, partitions: u32) -> Self {
+        Self::with_sources(metric, sources(partitions)).await
+    }
+
+    /// A new incarnation of these sources.
+    pub async fn with_sources(metric: Metric, sources: BTreeMap<u32, Source>) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let store = Store::directory(directory.path().join("lake")).expect("a store");
         std::fs::create_dir(directory.path().join("spool")).expect("a spool");
@@ -63,8 +68,7 @@ impl Site {
             invariants: Arc::default(),
             draws: Arc::default(),
         };
-        let state =
-            IncarnationState::new(id, "0/t".to_owned(), schema(metric), sources(partitions));
+        let state = IncarnationState::new(id, "0/t".to_owned(), schema(metric), sources);
         let context = site.context("creator", crash::none());
         let scoped = site.store.scoped(&Incarnation::prefix(id));
         Manifest::create_with(scoped, state, &context.author, context.components)
@@ -155,6 +159,7 @@ pub fn sources(partitions: u32) -> BTreeMap<u32, Source> {
         kind: "local".to_owned(),
         cluster: "c".to_owned(),
         topic: "t".to_owned(),
+        compacted: false,
         starts: (0..partitions).map(|p| (p, 0)).collect(),
     };
     BTreeMap::from([(0, source)])

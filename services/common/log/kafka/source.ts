@@ -26,6 +26,7 @@ import type {
   ProducedOffset,
 } from "../source.ts";
 import { openClient, RETRY, type ResetSignal } from "./client.ts";
+import { isCompacted } from "./compacted.ts";
 import { KafkaConsumer } from "./consumer.ts";
 import { kafkaError, protocolType, STALE } from "./errors.ts";
 import { KafkaProducer } from "./producer.ts";
@@ -112,6 +113,12 @@ export class KafkaSource implements LogSource {
       }),
     );
     this.#counts.delete(topic);
+  }
+
+  async isCompacted(topic: string): Promise<boolean> {
+    return await this.#asked(`cannot read the cleanup policy of ${topic}`, (admin) =>
+      isCompacted(admin, topic, this.#options.logger),
+    );
   }
 
   async ranges(topic: string): Promise<PartitionRange[] | null> {

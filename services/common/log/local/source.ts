@@ -108,6 +108,10 @@ export class LocalSource implements LogSource {
     });
   }
 
+  async isCompacted(): Promise<boolean> {
+    return false;
+  }
+
   async ranges(topic: string): Promise<PartitionRange[] | null> {
     const partitions = await this.#topics.get(topic);
     return partitions?.map(({ range }) => range) ?? null;

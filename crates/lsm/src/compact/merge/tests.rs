@@ -503,6 +503,7 @@ fn should_leave_the_records_of_a_replaced_source_out_once_deletes_were_dropped()
             kind: "local".to_owned(),
             cluster: "another".to_owned(),
             topic: "t".to_owned(),
+            compacted: false,
             starts: BTreeMap::from([(0, 0)]),
         };
         writer.open_source(source).await.expect("opened");
