@@ -98,7 +98,7 @@ export class Feed {
   readonly #letters: WaitingLetters;
   readonly #unlisten: () => void;
   readonly #closing = new AbortController();
-  /** Resolves when the topic is consumed or the feed stands in a named state. */
+  /** Resolves with the first claim or the first named state. */
   readonly #begun = Promise.withResolvers<void>();
   #life: Promise<void> | null = null;
   #consumer: LogConsumer | null = null;
@@ -281,6 +281,7 @@ export class Feed {
         // Another consumer's partitions may have been others.
         if (!claimed) this.#keepOnly(ranges.map(({ partition }) => partition));
         claimed = true;
+        this.#begun.resolve();
         return answers;
       },
       batch: (batch) => this.#barrier.pass(() => this.#batch(batch)),
@@ -298,7 +299,6 @@ export class Feed {
     this.#consumer = consumer;
     this.#away = away;
     this.#applyBudget();
-    this.#begun.resolve();
     const { signal } = this.#closing;
     signal.addEventListener("abort", end);
     if (signal.aborted) end();

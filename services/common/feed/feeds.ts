@@ -76,6 +76,7 @@ export class Feeds {
   readonly #running = new Map<string, Running>();
   readonly #foreign = new Map<string, string>();
   #timer: NodeJS.Timeout | undefined;
+  #cluster: string | null = null;
   #reconciling: Promise<void> | undefined;
   #closed = false;
   #failure: string | null = "the catalog was not read yet";
@@ -214,7 +215,9 @@ export class Feeds {
     const { lake, log } = this.#options;
     await lake.refresh(null);
     const wanted = new Map<string, FeedTarget>();
-    const running = { kind: log.kind, cluster: await log.cluster() };
+    // Asked once: following the catalog must not depend on a log that may be away.
+    this.#cluster ??= await log.cluster();
+    const running = { kind: log.kind, cluster: this.#cluster };
     this.#foreign.clear();
     for (const collection of await readCatalog(lake)) {
       for (const target of targetsOf(collection, running, this.#foreign))
