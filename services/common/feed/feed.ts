@@ -98,7 +98,7 @@ export class Feed {
   readonly #letters: WaitingLetters;
   readonly #unlisten: () => void;
   readonly #closing = new AbortController();
-  /** Resolves when the topic is consumed or the feed stands in a named state. */
+  /** Resolves with the first claim or the first named state. */
   readonly #begun = Promise.withResolvers<void>();
   #life: Promise<void> | null = null;
   #consumer: LogConsumer | null = null;
@@ -186,13 +186,17 @@ export class Feed {
     this.#writes.forget(write);
   }
 
+  /** Runs `work` while no append is under way; new ones wait for it (consumers queue and then pause). */
+  hold<T>(work: () => Promise<T>): Promise<T> {
+    return this.#barrier.exclusive(work);
+  }
+
   /**
-   * Runs `work` while no append is under way and every dead letter is acknowledged; new appends wait
-   * for it (consumers queue and then pause meanwhile). For seals: what they take is settled. Throws,
-   * without the work, when letters cannot be sent.
+   * `hold`, and every dead letter is acknowledged. For seals: what they take is settled. Throws, without
+   * the work, when letters cannot be sent.
    */
   settled<T>(work: () => Promise<T>): Promise<T> {
-    return this.#barrier.exclusive(async () => {
+    return this.hold(async () => {
       await this.#letters.allSent();
       return await work();
     });
@@ -281,6 +285,7 @@ export class Feed {
         // Another consumer's partitions may have been others.
         if (!claimed) this.#keepOnly(ranges.map(({ partition }) => partition));
         claimed = true;
+        this.#begun.resolve();
         return answers;
       },
       batch: (batch) => this.#barrier.pass(() => this.#batch(batch)),
@@ -298,7 +303,6 @@ export class Feed {
     this.#consumer = consumer;
     this.#away = away;
     this.#applyBudget();
-    this.#begun.resolve();
     const { signal } = this.#closing;
     signal.addEventListener("abort", end);
     if (signal.aborted) end();

@@ -77,6 +77,7 @@ export class Feeds {
   readonly #foreign = new Map<string, string>();
   readonly #unreadable = new Map<string, string>();
   #timer: NodeJS.Timeout | undefined;
+  #cluster: string | null = null;
   #reconciling: Promise<void> | undefined;
   #closed = false;
   #failure: string | null = "the catalog was not read yet";
@@ -216,15 +217,17 @@ export class Feeds {
   }
 
   hold<T>(incarnation: string, work: () => Promise<T>): Promise<T> {
-    return this.feed(incarnation)?.settled(work) ?? work();
+    return this.feed(incarnation)?.hold(work) ?? work();
   }
 
   async #reconcile(): Promise<void> {
     const { lake, log } = this.#options;
     await lake.refresh(null);
     const wanted = new Map<string, FeedTarget>();
-    const running = { kind: log.kind, cluster: await log.cluster() };
     const listed = await readCatalog(lake);
+    // Asked once: following the catalog must not depend on a log that may be away.
+    this.#cluster ??= await log.cluster();
+    const running = { kind: log.kind, cluster: this.#cluster };
     this.#foreign.clear();
     this.#unreadable.clear();
     for (const collection of listed) {
