@@ -97,7 +97,7 @@ await suite(["kafka"], "replay on Kafka", ({ kafka }) => {
     expect(replayed).not.toBe(original);
     const promoted = await vexlake(cli("promote", name));
     expect(promoted.code).not.toBe(0);
-    expect(promoted.stderr).toMatch(/is at 0 of .* partition \d, the live incarnation at \d+/);
+    expect(promoted.stderr).toMatch(/comes to 0 of .* partition \d, the live incarnation is at \d+/);
     const { live, fed } = await list();
     expect([live.incarnation, fed.map(({ incarnation }) => incarnation)]).toEqual([original, [replayed]]);
     node = await startVexlake("up", { dir: folder.path, config });

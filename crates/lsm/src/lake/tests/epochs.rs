@@ -33,7 +33,7 @@ fn should_not_roll_back_to_what_lacks_a_newer_epoch_of_the_same_topic() {
             .replay_start(0, "docs", source(&[]), &[])
             .await
             .expect("started");
-        consume(&*lake.incarnation(other).await.expect("opened"), &log).await;
+        consume(&lake.incarnation(other).await.expect("opened"), &log).await;
         recreated(&live, &log, 2).await;
 
         let refused = lake.promote(0, "docs", None, &[]).await.expect_err("lacks");
@@ -97,7 +97,7 @@ fn should_not_replay_one_epoch_in_place_of_several() {
             assert!(refused.to_string().contains("epoch 0"), "{refused}");
             let replay = lake.replay_start(0, "docs", newest(), &[0]).await;
             let replay = replay.expect("a person gave it up");
-            consume(&*lake.incarnation(replay).await.expect("opened"), &log).await;
+            consume(&lake.incarnation(replay).await.expect("opened"), &log).await;
             lake.promote(0, "docs", None, &[])
                 .await
                 .expect_err("epoch 0 is still missing");
