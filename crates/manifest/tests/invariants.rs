@@ -210,3 +210,20 @@ fn should_hand_one_counter_to_everything_opened_in_one_context() {
     other.invariants.violated(Invariant::ObjectIntact);
     assert_eq!(violations(&context.invariants), [("object-intact", 1)]);
 }
+
+#[tokio::test]
+async fn should_count_what_is_broken_also_where_it_leaves_a_commit_in_doubt() {
+    let here = directory();
+    let store = quick(&here).scoped("m");
+    let (toy, counts) = counted(&store).await;
+    let head = store.local_path(HEAD).unwrap();
+    let before = fs::read(&head).unwrap();
+    commit(&toy, add(4)).await;
+    fs::write(&head, before).unwrap();
+    let committed = toy.commit(&toy.head(), add(5), &author("a")).await;
+    assert!(
+        matches!(&committed, Err(ManifestError::Store(e)) if e.doubt),
+        "{committed:?}"
+    );
+    assert_eq!(violations(&counts), [("head-monotone", 1)]);
+}
