@@ -66,8 +66,8 @@ function flatten(snapshot: Record<string, unknown>): string {
   return JSON.stringify(flat);
 }
 
-/** Resolves with the exit code once a signal has closed everything. */
-export function untilStopped(shutdown: Shutdown): Promise<number> {
+/** Says that all is ready; resolves with the exit code once a signal has closed everything. */
+export function untilStopped(shutdown: Shutdown, ready: string): Promise<number> {
   return new Promise((resolve) => {
     const off = shutdown.onSignals((code) => {
       off();
@@ -75,5 +75,7 @@ export function untilStopped(shutdown: Shutdown): Promise<number> {
       // Sockets of clients that never hang up must not keep a closed process alive.
       setImmediate(() => process.exit(code));
     });
+    // After the handlers: whoever reads the line may send a signal at once.
+    process.stdout.write(ready);
   });
 }

@@ -20,10 +20,9 @@ export async function run(args: Arguments): Promise<number> {
       openLake: async () => lake,
       password: context.password,
     });
-    process.stdout.write(readyLine(context, { http }, false));
+    return await untilStopped(shutdown, readyLine(context, { http }, false));
   } catch (error) {
     await shutdown.run("start failed");
     throw error;
   }
-  return await untilStopped(shutdown);
 }

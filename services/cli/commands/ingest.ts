@@ -29,10 +29,9 @@ export async function run(args: Arguments): Promise<number> {
     for (const { path, handler } of ingestMounts(lake, log, ingest)) server.mount(path, handler);
     const http = await server.start(parseAddress(loaded.config.ingest.http), loaded.given("ingest.http"));
     shutdown.add("http", () => server.close());
-    process.stdout.write(readyLine(context, { http }));
+    return await untilStopped(shutdown, readyLine(context, { http }));
   } catch (error) {
     await shutdown.run("start failed");
     throw error;
   }
-  return await untilStopped(shutdown);
 }

@@ -34,10 +34,9 @@ export async function run(args: Arguments): Promise<number> {
       readyChecks: { tails: () => feeds.notReady() },
     });
     shutdown.add("query", () => query.close());
-    process.stdout.write(readyLine(context, query));
+    return await untilStopped(shutdown, readyLine(context, query));
   } catch (error) {
     await shutdown.run("start failed");
     throw error;
   }
-  return await untilStopped(shutdown);
 }

@@ -58,12 +58,11 @@ export async function run(args: Arguments): Promise<number> {
     shutdown.add("query", () => query.close());
     await announce(dataDir, describeRunning(context, query));
     shutdown.add("announcement", () => announce(dataDir, null));
-    process.stdout.write(readyLine(context, query));
+    return await untilStopped(shutdown, readyLine(context, query));
   } catch (error) {
     await shutdown.run("start failed");
     throw error;
   }
-  return await untilStopped(shutdown);
 }
 
 /** A lake whose collections live on another log can be read by `vexlake query`, but not fed here. */
