@@ -272,11 +272,15 @@ fn forge_sections(file: &mut [u8]) {
     forge_trailer(file);
 }
 
+/// What the trailer's checksum covers of the trailer.
+const SUMMED_BYTES: usize = 44;
+
 fn forge_trailer(file: &mut [u8]) {
     let trailer_at = file.len() - TRAILER_BYTES;
     let directory_at = u64_at(file, trailer_at) as usize;
-    let crc = crc32c::crc32c(&file[directory_at..trailer_at + 44]);
-    file[trailer_at + 44..trailer_at + 48].copy_from_slice(&crc.to_le_bytes());
+    let sum_at = trailer_at + SUMMED_BYTES;
+    let crc = crc32c::crc32c(&file[directory_at..sum_at]);
+    file[sum_at..sum_at + 4].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// The same for sections and for pages, wherever the forged directories put those.
@@ -372,8 +376,9 @@ proptest! {
         let mut bad = small().1.clone();
         let at = bad.len() - TRAILER_BYTES + field * 8;
         bad[at..at + 8].copy_from_slice(&word.to_le_bytes());
-        // A directory beyond the checksum's own place has nothing to be summed.
-        if u64_at(&bad, bad.len() - TRAILER_BYTES) <= (bad.len() - 4) as u64 {
+        // A directory that begins behind what is summed has no sum to forge.
+        let trailer_at = bad.len() - TRAILER_BYTES;
+        if u64_at(&bad, trailer_at) <= (trailer_at + SUMMED_BYTES) as u64 {
             forge_trailer(&mut bad);
         }
         if let Ok(head) = Head::parse(&bad, bad.len() as u64) {
