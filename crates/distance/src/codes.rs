@@ -63,6 +63,51 @@ impl Line {
     }
 }
 
+/// What a row's factors are made of, with r = x − c and s its signs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CodeSums {
+    /// |r|².
+    pub square: f32,
+    /// ⟨s, r⟩ = Σ |rᵢ|.
+    pub sum: f32,
+    /// ⟨s, c⟩.
+    pub signed_centroid: f32,
+}
+
+/// Lanes of partial sums: what one AVX-512 register holds.
+const LANES: usize = 16;
+
+/// See [`crate::Kernels::code_of`]. Plain loops over lanes: each instruction set
+/// compiles them for its own registers.
+#[inline(always)]
+pub(crate) fn code_of(x: &[f32], centroid: &[f32], code: &mut [u8]) -> CodeSums {
+    assert!(x.len() == centroid.len() && x.len() == 8 * code.len());
+    assert!(x.len().is_multiple_of(CODE_DIM_STEP), "a code has no tail");
+    let mut squares = [0.0f32; LANES];
+    let mut sums = [0.0f32; LANES];
+    let mut signed = [0.0f32; LANES];
+    let pairs = x.as_chunks::<LANES>().0.iter();
+    let pairs = pairs.zip(centroid.as_chunks::<LANES>().0);
+    for ((x, c), two) in pairs.zip(code.as_chunks_mut::<2>().0) {
+        let mut bits = [0u32; LANES];
+        for lane in 0..LANES {
+            let residual = x[lane] - c[lane];
+            squares[lane] += residual * residual;
+            sums[lane] += residual.abs();
+            let positive = residual > 0.0;
+            signed[lane] += if positive { c[lane] } else { -c[lane] };
+            bits[lane] = u32::from(positive) << lane;
+        }
+        let word = bits.iter().fold(0, |word, bit| word | bit);
+        *two = (word as u16).to_le_bytes();
+    }
+    CodeSums {
+        square: squares.iter().sum(),
+        sum: sums.iter().sum(),
+        signed_centroid: signed.iter().sum(),
+    }
+}
+
 /// Writes the codes of up to 32 rows (row-major, whole rows) as the code part of
 /// a block; rows that are not there become zeros.
 pub fn pack_block(rows: &[u8], row_bytes: usize, codes: &mut [u8]) {

@@ -6,7 +6,8 @@
 //!    per process. Asking the CPU per call costs more than a short distance.
 
 use crate::arch;
-use crate::codes::{BLOCK_ROWS, Line};
+use crate::codes::{BLOCK_ROWS, CodeSums, Line};
+use crate::table::LookupTable;
 use std::sync::OnceLock;
 
 /// Names of the tables, widest first; `scalar` is always there.
@@ -49,6 +50,11 @@ pub struct Kernels {
     /// same bits on every instruction set. Both of one length, a power of two no
     /// less than 64.
     pub hadamard: fn(&[f32], &mut [f32]),
+    /// Quantises a rotated query: see [`LookupTable::build`].
+    pub(crate) quantise: fn(&mut LookupTable, &[f32]),
+    /// (x, c, code): writes the signs of x − c, one bit per dimension, and answers
+    /// the sums that a code's factors are made of.
+    pub code_of: fn(&[f32], &[f32], &mut [u8]) -> CodeSums,
     /// (table, block, line, limit, ahead, bounds): the bound of each of a block's
     /// 32 rows by FastScan; answers bit r set where row r's bound ≤ limit.
     /// `ahead` is what will be scanned soon: it is prefetched, not read.

@@ -30,8 +30,8 @@ mod topk;
 
 pub use bandwidth::read_bandwidth;
 pub use codes::{
-    BLOCK_FACTOR_BYTES, BLOCK_ROWS, CODE_DIM_STEP, Line, PLANES, block_bytes, block_factors,
-    code_bytes, pack_block, unpack_row,
+    BLOCK_FACTOR_BYTES, BLOCK_ROWS, CODE_DIM_STEP, CodeSums, Line, PLANES, block_bytes,
+    block_factors, code_bytes, pack_block, unpack_row,
 };
 pub use kernels::{KERNEL_NAMES, Kernels, kernels, kernels_named};
 pub use memory::{HugeBytes, prefetch};

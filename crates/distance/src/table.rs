@@ -14,12 +14,16 @@
 //! row's estimate does not depend on whether it lies in a block or in a rest.
 
 use crate::codes::{CODE_DIM_STEP, GROUP_BYTES, PLANES};
+use crate::kernels::Kernels;
 
 /// The largest entry of the table.
 const ENTRY_MAX: u32 = (1 << PLANES) - 1;
 
 /// What four roundings may add to a group's sum, at most ½ each.
 const ROUNDING: f32 = 2.0;
+
+/// Lanes of partial sums: what one AVX-512 register holds.
+const LANES: usize = 16;
 
 /// Reused from query to query: building does not allocate once it has.
 #[derive(Clone, Debug, Default)]
@@ -34,13 +38,12 @@ pub struct LookupTable {
 }
 
 impl LookupTable {
-    /// Quantises a rotated query, whose dimension is a multiple of 64. O(dim).
-    /// A query that is zero or not finite gives a table of zeros.
-    pub fn build(&mut self, rotated: &[f32]) {
+    /// Quantises a rotated query, whose dimension is a multiple of 64, for block
+    /// kernels; the planes are those of an earlier query until they are built.
+    /// O(dim). A query that is zero or not finite gives a table of zeros.
+    pub fn build(&mut self, kernels: &Kernels, rotated: &[f32]) {
         assert!(rotated.len().is_multiple_of(CODE_DIM_STEP));
-        self.quantise(rotated);
-        self.fill_table();
-        self.fill_planes();
+        (kernels.quantise)(self, rotated);
     }
 
     /// The table for block kernels: 16 bytes per group of four dimensions.
@@ -74,41 +77,53 @@ impl LookupTable {
         self.residue
     }
 
-    fn quantise(&mut self, rotated: &[f32]) {
+    /// Compiled for each instruction set by its kernel table. Sums and maxima go by
+    /// lanes, or as integers, so that compilers may reorder them.
+    #[inline(always)]
+    pub(crate) fn quantise(&mut self, rotated: &[f32]) {
         let (groups, _) = rotated.as_chunks::<4>();
-        let largest = groups
-            .iter()
-            .map(|group| group.iter().map(|x| x.abs()).sum::<f32>())
-            .fold(0.0, f32::max);
-        self.step = largest / (ENTRY_MAX as f32 - ROUNDING);
+        // Bits of floats that are not negative order as the floats do, with ∞ and
+        // NaN above all others.
+        let largest = groups.iter().fold(0u32, |largest, group| {
+            let sum = (group[0].abs() + group[1].abs()) + (group[2].abs() + group[3].abs());
+            largest.max(sum.to_bits())
+        });
+        let step = f32::from_bits(largest) / (ENTRY_MAX as f32 - ROUNDING);
         // A step below the normal range has no reciprocal; such a query is zero
         // beside any residual that a code can tell from zero.
-        let usable = self.step.is_normal() && rotated.iter().all(|x| x.is_finite());
-        if !usable {
-            self.step = 0.0;
+        let usable = step.is_normal();
+        self.step = if usable { step } else { 0.0 };
+        let inverse = if usable { 1.0 / step } else { 0.0 };
+        self.negative.resize(rotated.len() / 64, 0);
+        self.magnitudes.resize(rotated.len(), 0);
+        let mut squares = [0.0f32; LANES];
+        let mut total = 0u32;
+        let chunks = rotated.as_chunks::<LANES>().0.iter();
+        for (x, m) in chunks.zip(self.magnitudes.as_chunks_mut::<LANES>().0) {
+            for lane in 0..LANES {
+                let size = x[lane].abs();
+                // At most 63: ROUNDING keeps a group's sum there too. A query that
+                // is not usable has NaN · 0 here, which `max` makes 0.
+                let whole = (size * inverse + 0.5).max(0.0).min(ENTRY_MAX as f32);
+                // SAFETY: between 0 and 63, and no NaN.
+                let whole: i32 = unsafe { whole.to_int_unchecked() };
+                let left = size - self.step * whole as f32;
+                squares[lane] += left * left;
+                total += whole as u32;
+                m[lane] = whole as u8;
+            }
         }
-        let inverse = if usable { 1.0 / self.step } else { 0.0 };
-        let words = rotated.len() / 64;
-        self.negative.clear();
-        self.negative.resize(words, 0);
-        self.magnitudes.clear();
-        self.magnitudes
-            .extend(rotated.iter().map(|x| magnitude(*x, inverse)));
-        for (word, coordinates) in self.negative.iter_mut().zip(rotated.as_chunks::<64>().0) {
-            *word = sign_bits(coordinates);
+        self.total = total;
+        let residue = squares.iter().sum::<f32>().sqrt();
+        self.residue = if usable { residue } else { 0.0 };
+        for (word, x) in self.negative.iter_mut().zip(rotated.as_chunks::<64>().0) {
+            let (low, high) = x.split_at(32);
+            *word = u64::from(sign_bits(low)) | u64::from(sign_bits(high)) << 32;
         }
-        self.total = self.magnitudes.iter().map(|m| u32::from(*m)).sum();
-        let squares: f32 = rotated
-            .iter()
-            .zip(&self.magnitudes)
-            .map(|(x, m)| {
-                let left = x.abs() - self.step * f32::from(*m);
-                left * left
-            })
-            .sum();
-        self.residue = if usable { squares.sqrt() } else { 0.0 };
+        self.fill_table();
     }
 
+    #[inline(always)]
     fn fill_table(&mut self) {
         /// PATTERNS[i][n] is all ones where bit i of n is set.
         const PATTERNS: [[u8; GROUP_BYTES]; 4] = {
@@ -132,7 +147,7 @@ impl LookupTable {
             let negative = self.negative[group / 16] >> (4 * (group % 16));
             *entries = [0; GROUP_BYTES];
             for (i, magnitude) in magnitudes.iter().enumerate() {
-                let flip = if (negative >> i) & 1 == 1 { 0xff } else { 0 };
+                let flip = 0u8.wrapping_sub((negative >> i) as u8 & 1);
                 for (entry, pattern) in entries.iter_mut().zip(PATTERNS[i]) {
                     *entry += (pattern ^ flip) & magnitude;
                 }
@@ -140,7 +155,8 @@ impl LookupTable {
         }
     }
 
-    fn fill_planes(&mut self) {
+    /// Builds the planes of the query that `build` quantised.
+    pub fn build_planes(&mut self) {
         let words = self.negative.len();
         self.planes.clear();
         self.planes.resize(PLANES * words, 0);
@@ -159,17 +175,11 @@ impl LookupTable {
     }
 }
 
-/// round(|x| / step), at most 63: `ROUNDING` keeps a group's sum there too.
-#[inline]
-fn magnitude(x: f32, inverse: f32) -> u8 {
-    (x.abs() * inverse + 0.5) as u8
-}
-
-/// Bit i set where coordinate i is negative.
-#[inline]
-fn sign_bits(coordinates: &[f32; 64]) -> u64 {
-    let bits = coordinates.iter().enumerate();
-    bits.fold(0, |word, (i, x)| word | (u64::from(x.to_bits() >> 31) << i))
+/// Bit i set where float i of 32 is negative.
+#[inline(always)]
+fn sign_bits(floats: &[f32]) -> u32 {
+    let bits = floats.iter().enumerate();
+    bits.fold(0, |word, (i, x)| word | (x.to_bits() >> 31) << i)
 }
 
 #[cfg(test)]
@@ -188,7 +198,7 @@ mod tests {
             vec![1e-40; 64],
         ];
         for query in queries {
-            table.build(&query);
+            table.build(crate::kernels(), &query);
             assert!(
                 table
                     .table()
@@ -205,7 +215,7 @@ mod tests {
         for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut query = vec![1.0; 64];
             query[63] = odd;
-            table.build(&query);
+            table.build(crate::kernels(), &query);
             assert_eq!((table.scale(), table.residue()), (0.0, 0.0));
             assert!(table.offset() == 0.0);
         }

@@ -143,7 +143,8 @@ fn should_estimate_the_product_with_signs_within_the_residue() {
     for dim in code_dims() {
         let query = floats(dim as u64 + 5, dim);
         let mut table = LookupTable::default();
-        table.build(&query);
+        table.build(vexlake_distance::kernels(), &query);
+        table.build_planes();
         for seed in 0..4 {
             let code = bytes(seed + 100, code_bytes(dim));
             let signs: Vec<f32> = (0..dim)
@@ -171,7 +172,8 @@ fn should_sum_blocks_and_rows_to_the_same_integers_at_every_alignment() {
     for dim in code_dims() {
         let row_bytes = code_bytes(dim);
         let mut table = LookupTable::default();
-        table.build(&floats(dim as u64, dim));
+        table.build(vexlake_distance::kernels(), &floats(dim as u64, dim));
+        table.build_planes();
         let rows = bytes(dim as u64 + 1, BLOCK_ROWS * row_bytes);
         let expected: Vec<u32> = rows
             .chunks_exact(row_bytes)
@@ -226,7 +228,8 @@ fn should_sum_blocks_and_rows_to_the_same_integers_at_every_alignment() {
 fn should_compute_bounds_and_compare_them_with_the_limit() {
     let dim = 192;
     let mut table = LookupTable::default();
-    table.build(&floats(9, dim));
+    table.build(vexlake_distance::kernels(), &floats(9, dim));
+    table.build_planes();
     let rows = bytes(4, BLOCK_ROWS * code_bytes(dim));
     let mut block = vec![0; block_bytes(dim)];
     pack_block(

@@ -259,6 +259,10 @@ macro_rules! kernel_table {
             l1_rows: |q, rows, out| unsafe { rows_l1(q, rows, out) },
             // SAFETY: as above.
             hadamard: |signs, x| unsafe { hadamard(signs, x) },
+            // SAFETY: as above.
+            quantise: |table, rotated| unsafe { quantise(table, rotated) },
+            // SAFETY: as above.
+            code_of: |x, c, code| unsafe { code_of(x, c, code) },
             block_bounds: $codes::block_bounds,
             row_sums: $codes::row_sums,
             count_le: $bytes::count_le,
@@ -266,6 +270,14 @@ macro_rules! kernel_table {
             dot_i8: $bytes::dot_i8,
             l2_i8: $bytes::l2_i8,
         };
+        #[target_feature(enable = $features)]
+        fn quantise(table: &mut $crate::table::LookupTable, rotated: &[f32]) {
+            table.quantise(rotated);
+        }
+        #[target_feature(enable = $features)]
+        fn code_of(x: &[f32], centroid: &[f32], code: &mut [u8]) -> $crate::codes::CodeSums {
+            $crate::codes::code_of(x, centroid, code)
+        }
         #[target_feature(enable = $features)]
         fn hadamard(signs: &[f32], x: &mut [f32]) {
             // SAFETY: this function runs only where the features are.

@@ -33,14 +33,16 @@ pub(crate) unsafe fn transform<V: Vector>(signs: &[f32], x: &mut [f32]) {
         while 4 * stride <= n {
             for group in (0..n).step_by(4 * stride) {
                 for i in (group..group + stride).step_by(V::LANES) {
-                    let at = [0, 1, 2, 3].map(|part| x.add(i + part * stride));
-                    let [a, b, c, d] = at.map(|at| V::load(at.cast_const()));
+                    let (at_a, at_b) = (x.add(i), x.add(i + stride));
+                    let (at_c, at_d) = (x.add(i + 2 * stride), x.add(i + 3 * stride));
+                    let (a, b) = (V::load(at_a), V::load(at_b));
+                    let (c, d) = (V::load(at_c), V::load(at_d));
                     let (sum_ab, diff_ab) = (a.add(b), a.sub(b));
                     let (sum_cd, diff_cd) = (c.add(d), c.sub(d));
-                    sum_ab.add(sum_cd).store(at[0]);
-                    diff_ab.add(diff_cd).store(at[1]);
-                    sum_ab.sub(sum_cd).store(at[2]);
-                    diff_ab.sub(diff_cd).store(at[3]);
+                    sum_ab.add(sum_cd).store(at_a);
+                    diff_ab.add(diff_cd).store(at_b);
+                    sum_ab.sub(sum_cd).store(at_c);
+                    diff_ab.sub(diff_cd).store(at_d);
                 }
             }
             stride *= 4;

@@ -22,6 +22,8 @@ pub(crate) static KERNELS: Kernels = Kernels {
     l2_rows: |query, rows, out| each_row(l2, query, rows, out),
     l1_rows: |query, rows, out| each_row(l1, query, rows, out),
     hadamard: scalar_codes::hadamard,
+    quantise: |table, rotated| table.quantise(rotated),
+    code_of: crate::codes::code_of,
     block_bounds: scalar_codes::block_bounds,
     row_sums: scalar_codes::row_sums,
     count_le: scalar_select::count_le,

@@ -72,7 +72,8 @@ unsafe fn bounds_of(
 }
 
 /// The u32 sums of eight rows each over bytes [at, end) of table and block.
-#[inline(always)]
+#[target_feature(enable = "avx2,fma")]
+#[inline]
 unsafe fn chunk_sums(
     table: *const u8,
     block: *const u8,
@@ -105,19 +106,25 @@ unsafe fn chunk_sums(
             wide[3] = _mm256_add_epi16(wide[3], _mm256_srli_epi16::<8>(high));
             at += STEP;
         }
-        let rows = wide.map(|wide| {
-            _mm_add_epi16(
-                _mm256_castsi256_si128(wide),
-                _mm256_extracti128_si256::<1>(wide),
-            )
-        });
+        let low = [halves(wide[0]), halves(wide[1])];
+        let high = [halves(wide[2]), halves(wide[3])];
         [
-            _mm256_cvtepu16_epi32(_mm_unpacklo_epi16(rows[0], rows[1])),
-            _mm256_cvtepu16_epi32(_mm_unpackhi_epi16(rows[0], rows[1])),
-            _mm256_cvtepu16_epi32(_mm_unpacklo_epi16(rows[2], rows[3])),
-            _mm256_cvtepu16_epi32(_mm_unpackhi_epi16(rows[2], rows[3])),
+            _mm256_cvtepu16_epi32(_mm_unpacklo_epi16(low[0], low[1])),
+            _mm256_cvtepu16_epi32(_mm_unpackhi_epi16(low[0], low[1])),
+            _mm256_cvtepu16_epi32(_mm_unpacklo_epi16(high[0], high[1])),
+            _mm256_cvtepu16_epi32(_mm_unpackhi_epi16(high[0], high[1])),
         ]
     }
+}
+
+/// The sum of a register's halves: it holds two groups side by side.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn halves(wide: __m256i) -> __m128i {
+    _mm_add_epi16(
+        _mm256_castsi256_si128(wide),
+        _mm256_extracti128_si256::<1>(wide),
+    )
 }
 
 /// See [`crate::Kernels::row_sums`].

@@ -5,7 +5,13 @@ use super::{avx512_codes, avx512_select};
 use crate::arch::generic::{Vector, kernel_table};
 use core::arch::x86_64::*;
 
-kernel_table!("avx512", F32x16, "avx512f", avx512_codes, avx512_select);
+kernel_table!(
+    "avx512",
+    F32x16,
+    "avx512f,avx512bw,avx512vl",
+    avx512_codes,
+    avx512_select
+);
 
 #[derive(Clone, Copy)]
 pub(crate) struct F32x16(__m512);

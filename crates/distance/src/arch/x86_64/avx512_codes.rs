@@ -74,7 +74,8 @@ unsafe fn bounds_of(
 }
 
 /// The u32 sums of rows 0–15 and 16–31 over bytes [at, end) of table and block.
-#[inline(always)]
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
 unsafe fn chunk_sums(
     table: *const u8,
     block: *const u8,
@@ -106,24 +107,32 @@ unsafe fn chunk_sums(
             wide[3] = _mm512_add_epi16(wide[3], _mm512_srli_epi16::<8>(high));
             at += STEP;
         }
-        // Four groups per register: add the quarters, then weave the even and the
-        // odd rows back into order.
-        let rows = wide.map(|wide| {
-            let half = _mm256_add_epi16(
-                _mm512_castsi512_si256(wide),
-                _mm512_extracti64x4_epi64::<1>(wide),
-            );
-            _mm_add_epi16(
-                _mm256_castsi256_si128(half),
-                _mm256_extracti128_si256::<1>(half),
-            )
-        });
-        [(rows[0], rows[1]), (rows[2], rows[3])].map(|(even, odd)| {
-            let first = _mm_unpacklo_epi16(even, odd);
-            let second = _mm_unpackhi_epi16(even, odd);
-            _mm512_cvtepu16_epi32(_mm256_set_m128i(second, first))
-        })
+        [
+            woven(quarters(wide[0]), quarters(wide[1])),
+            woven(quarters(wide[2]), quarters(wide[3])),
+        ]
     }
+}
+
+/// The sum of a register's quarters: it holds four groups side by side.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn quarters(wide: __m512i) -> __m128i {
+    let low = _mm512_castsi512_si256(wide);
+    let half = _mm256_add_epi16(low, _mm512_extracti64x4_epi64::<1>(wide));
+    _mm_add_epi16(
+        _mm256_castsi256_si128(half),
+        _mm256_extracti128_si256::<1>(half),
+    )
+}
+
+/// Even and odd rows back in order, as u32.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn woven(even: __m128i, odd: __m128i) -> __m512i {
+    let first = _mm_unpacklo_epi16(even, odd);
+    let second = _mm_unpackhi_epi16(even, odd);
+    _mm512_cvtepu16_epi32(_mm256_set_m128i(second, first))
 }
 
 /// See [`crate::Kernels::row_sums`].
