@@ -52,6 +52,9 @@ pub struct Kernels {
     pub hadamard: fn(&[f32], &mut [f32]),
     /// Quantises a rotated query: see [`LookupTable::build`].
     pub(crate) quantise: fn(&mut LookupTable, &[f32]),
+    /// (magnitudes, flips, table): each group of four dimensions' share of a sum, by
+    /// pattern of bits. `table` has four bytes per dimension.
+    pub(crate) fill_table: fn(&[u8], &[u8], &mut [u8]),
     /// (x, c, code): writes the signs of x − c, one bit per dimension, and answers
     /// the sums that a code's factors are made of.
     pub code_of: fn(&[f32], &[f32], &mut [u8]) -> CodeSums,

@@ -1,8 +1,22 @@
 //! Code kernels in plain Rust: what the others must equal.
 
 use crate::codes::{
-    BLOCK_ROWS, GROUP_BYTES, Line, assert_block, assert_rows, assert_transformable, block_factors,
+    BLOCK_ROWS, GROUP_BYTES, Line, PATTERNS, assert_block, assert_rows, assert_table,
+    assert_transformable, block_factors,
 };
+
+/// The table of [`crate::LookupTable`]: the first step of FastScan.
+pub(crate) fn fill_table(magnitudes: &[u8], flips: &[u8], table: &mut [u8]) {
+    assert_table(magnitudes, flips, table);
+    let groups = magnitudes.as_chunks::<4>().0.iter();
+    let groups = groups.zip(flips.as_chunks::<4>().0);
+    for ((m, flip), entries) in groups.zip(table.as_chunks_mut::<GROUP_BYTES>().0) {
+        for (n, entry) in entries.iter_mut().enumerate() {
+            let share = |i: usize| (PATTERNS[i][n] ^ flip[i]) & m[i];
+            *entry = share(0) + share(1) + share(2) + share(3);
+        }
+    }
+}
 
 /// See [`crate::Kernels::block_bounds`].
 pub(super) fn block_bounds(

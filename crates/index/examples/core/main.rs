@@ -14,7 +14,7 @@ mod truth;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
-use vexlake_distance::{HugeBytes, Metric, kernels, prefetch};
+use vexlake_distance::{HugeBytes, Metric, kernels, prefetch, read_bandwidth};
 use vexlake_index::{
     Centroids, Effort, ListsHead, Query, Search, SegmentLists, TrainOptions, build_lists, train,
 };
@@ -22,9 +22,13 @@ use vexlake_index::{
 /// Nearest asked for.
 const K: usize = 10;
 /// Passes over the queries; the fastest counts for the rate, all for percentiles.
+/// `quiet` figures take each query's fastest stages: what a busy machine hides.
 const PASSES: usize = 5;
 /// Rows prefetched ahead of the one whose exact key is computed.
 const ROWS_AHEAD: usize = 3;
+
+/// Bytes read to tell what memory gives one thread in the same run.
+const BANDWIDTH_BYTES: usize = 1 << 30;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -61,6 +65,17 @@ impl Settings {
     fn text(&self, name: &str) -> Option<&str> {
         let pair = self.pairs.iter().find(|(own, _)| own == name);
         pair.map(|(_, value)| value.as_str())
+    }
+
+    fn list<T: std::str::FromStr + Clone>(
+        &self,
+        name: &str,
+        otherwise: &[T],
+    ) -> Result<Vec<T>, T::Err> {
+        match self.text(name) {
+            Some(text) => text.split(',').map(str::parse).collect(),
+            None => Ok(otherwise.to_vec()),
+        }
     }
 
     fn number<T: std::str::FromStr>(&self, name: &str, otherwise: T) -> T {
@@ -107,7 +122,7 @@ fn main() -> Result<(), Failure> {
     let (built, wall) = (cpu_seconds(), began.elapsed().as_secs_f64());
     let index_bytes: u64 = segments.iter().map(|segment| segment.head.bytes()).sum();
     println!(
-        "{{\"build\":{{\"rows\":{rows},\"dim\":{dim},\"kernels\":\"{}\",\"lists\":{},\"rounds\":{},\"sample\":{sample_rows},\"train_cpu_s\":{:.2},\"encode_cpu_s\":{:.2},\"cpu_s\":{:.2},\"wall_s\":{wall:.2},\"threads\":{threads},\"bytes_a_vector\":{:.1},\"centroid_bytes\":{},\"probes_98\":{},\"probes_99\":{}}}}}",
+        "{{\"build\":{{\"rows\":{rows},\"dim\":{dim},\"kernels\":\"{}\",\"lists\":{},\"rounds\":{},\"sample\":{sample_rows},\"train_cpu_s\":{:.2},\"encode_cpu_s\":{:.2},\"cpu_s\":{:.2},\"wall_s\":{wall:.2},\"threads\":{threads},\"bytes_a_vector\":{:.1},\"centroid_bytes\":{},\"read_gb_s\":{:.1},\"probes_98\":{},\"probes_99\":{}}}}}",
         kernels().name,
         centroids.count(),
         options.rounds,
@@ -116,31 +131,32 @@ fn main() -> Result<(), Failure> {
         built - before,
         index_bytes as f64 / rows as f64,
         centroids.to_bytes().len(),
+        read_bandwidth(BANDWIDTH_BYTES, 1),
         centroids.probes_for(0.98),
         centroids.probes_for(0.99),
     );
-    let probes: Vec<usize> = match settings.text("probes") {
-        Some(text) => text.split(',').map(str::parse).collect::<Result<_, _>>()?,
-        None => vec![centroids.probes_for(0.98), centroids.probes_for(0.99)],
-    };
-    let bench = Bench {
-        metric,
-        dim,
-        base: base.floats(),
-        norms: &norms,
-        queries: queries.floats(),
-        truth: &truth,
-        centroids: &centroids,
-        segments: &segments,
-        effort: Effort {
-            rerank_max: settings.number("rerank", Effort::for_k(K).rerank_max),
-            confidence: settings.number("confidence", Effort::for_k(K).confidence),
-            k: K,
-        },
-        waves: (settings.number("wave", 20), settings.number("wave2", 16)),
-    };
-    for probes in probes {
-        bench.measure(probes);
+    let measured = [centroids.probes_for(0.98), centroids.probes_for(0.99)];
+    let probes = settings.list("probes", &measured)?;
+    for confidence in settings.list("confidence", &[Effort::for_k(K).confidence])? {
+        for rerank_max in settings.list("rerank", &[Effort::for_k(K).rerank_max])? {
+            let bench = Bench {
+                metric,
+                dim,
+                base: base.floats(),
+                norms: &norms,
+                queries: queries.floats(),
+                truth: &truth,
+                centroids: &centroids,
+                segments: &segments,
+                effort: Effort {
+                    k: K,
+                    rerank_max,
+                    confidence,
+                },
+                waves: (settings.number("wave", 20), settings.number("wave2", 16)),
+            };
+            probes.iter().for_each(|probes| bench.measure(*probes));
+        }
     }
     Ok(())
 }
@@ -208,8 +224,9 @@ impl Bench<'_> {
         let mut search = Search::default();
         let mut times = Vec::new();
         let (mut fastest, mut least) = (f64::INFINITY, u64::MAX);
-        let (mut stages, mut found, mut scanned, mut reranked, mut waves) =
-            (Stages::default(), 0usize, 0, 0, 0);
+        let count = self.queries.len() / self.dim;
+        let mut best = vec![[Duration::MAX; 4]; count];
+        let (mut found, mut scanned, mut reranked, mut waves) = (0usize, 0, 0, 0);
         for pass in 0..PASSES + 1 {
             let (began, ran) = (Instant::now(), thread_nanos());
             for (number, query) in self.queries.chunks_exact(self.dim).enumerate() {
@@ -217,10 +234,10 @@ impl Bench<'_> {
                 let spent = self.search(&mut search, query, probes, &parts);
                 if pass > 0 {
                     times.push(start.elapsed());
-                    stages
+                    best[number]
                         .iter_mut()
                         .zip(spent)
-                        .for_each(|(stage, spent)| *stage += spent);
+                        .for_each(|(best, spent)| *best = spent.min(*best));
                     continue;
                 }
                 let truth = &self.truth.of(number)[..K];
@@ -241,19 +258,22 @@ impl Bench<'_> {
                 least = least.min(thread_nanos() - ran);
             }
         }
-        times.sort_unstable();
-        let count = self.queries.len() / self.dim;
-        let micros =
-            |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
-        let stage = |at: usize| stages[at].as_secs_f64() * 1e6 / times.len() as f64;
+        let mut quiet: Vec<Duration> = best.iter().map(|stages| stages.iter().sum()).collect();
+        let stage = |at: usize| {
+            let total: Duration = best.iter().map(|stages| stages[at]).sum();
+            total.as_secs_f64() * 1e6 / count as f64
+        };
         let rows = self.base.len() / self.dim;
         println!(
-            "{{\"probes\":{probes},\"recall\":{:.4},\"qps\":{:.0},\"cpu_us\":{:.1},\"p50_us\":{:.1},\"p99_us\":{:.1},\"scanned\":{:.0},\"scanned_share\":{:.4},\"reranked\":{:.1},\"waves\":{:.2},\"confidence\":{},\"rerank_max\":{},\"stages_us\":{{\"prepare\":{:.1},\"choose\":{:.1},\"scan\":{:.1},\"rerank\":{:.1}}}}}",
+            "{{\"probes\":{probes},\"recall\":{:.4},\"qps\":{:.0},\"cpu_us\":{:.1},\"p50_us\":{:.1},\"p99_us\":{:.1},\"quiet_us\":{:.1},\"quiet_p50_us\":{:.1},\"quiet_p99_us\":{:.1},\"scanned\":{:.0},\"scanned_share\":{:.4},\"reranked\":{:.1},\"waves\":{:.2},\"confidence\":{},\"rerank_max\":{},\"stages_us\":{{\"prepare\":{:.1},\"choose\":{:.1},\"scan\":{:.1},\"rerank\":{:.1}}}}}",
             found as f64 / (count * K) as f64,
             count as f64 / fastest,
             least as f64 / 1e3 / count as f64,
-            micros(0.5),
-            micros(0.99),
+            micros(&mut times, 0.5),
+            micros(&mut times, 0.99),
+            (0..4).map(stage).sum::<f64>(),
+            micros(&mut quiet, 0.5),
+            micros(&mut quiet, 0.99),
             scanned as f64 / count as f64,
             scanned as f64 / (count * rows) as f64,
             reranked as f64 / count as f64,
@@ -356,6 +376,12 @@ fn read_floats(path: &Path) -> Result<HugeBytes, Failure> {
     let mut bytes = HugeBytes::zeroed(file.metadata()?.len() as usize);
     file.read_exact(&mut bytes)?;
     Ok(bytes)
+}
+
+/// A percentile in microseconds.
+fn micros(times: &mut [Duration], share: f64) -> f64 {
+    times.sort_unstable();
+    times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6
 }
 
 /// Nanoseconds that this thread has run; 0 where the system does not tell.

@@ -27,7 +27,7 @@ use crate::rabitq::{Factors, encode};
 use crate::space::Space;
 use vexlake_distance::{
     BLOCK_FACTOR_BYTES, BLOCK_ROWS, Line, LookupTable, Metric, block_bytes, code_bytes,
-    limit_of_smallest, pack_block,
+    limit_of_smallest, pack_block, prefetch,
 };
 
 /// In the parent map: this centroid comes from none of the version before.
@@ -40,6 +40,10 @@ const ASSIGN_CONFIDENCE: f32 = 3.0;
 /// Of the centroids of smallest bound, those whose exact distance sets the limit
 /// for all others when a row looks for its list.
 const ASSIGN_FIRST: usize = 4;
+
+/// Centroids between the one whose distance is computed and the one that is
+/// fetched: they lie anywhere in megabytes.
+const CENTROIDS_AHEAD: usize = 3;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -286,7 +290,11 @@ impl Centroids {
             _ => 0.0,
         };
         chosen.clear();
-        chosen.extend(positions[..found].iter().map(|list| {
+        let positions = &positions[..found];
+        chosen.extend(positions.iter().enumerate().map(|(at, list)| {
+            if let Some(next) = positions.get(at + CENTROIDS_AHEAD) {
+                prefetch(self.rotated(*next));
+            }
             let square = self.square_to(x, *list);
             let key = match self.own_squares.get(*list as usize) {
                 Some(own) => 0.5 * (square - own_query - own),

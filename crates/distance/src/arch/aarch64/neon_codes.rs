@@ -14,6 +14,9 @@ use core::arch::aarch64::*;
 /// Bytes of four registers: the look-ups that add up in bytes.
 const STEP: usize = 4 * GROUP_BYTES;
 
+/// Sixteen bytes in a plain loop are one NEON register: the reference it is.
+pub(super) use crate::arch::scalar_codes::fill_table;
+
 /// See [`crate::Kernels::block_bounds`].
 pub(super) fn block_bounds(
     table: &[u8],

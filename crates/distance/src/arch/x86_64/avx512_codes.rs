@@ -5,8 +5,8 @@
 //! one group never sum above 63), then widen into u16: even and odd rows apart.
 
 use crate::codes::{
-    BLOCK_FACTOR_BYTES, BLOCK_ROWS, CHUNK_GROUPS, GROUP_BYTES, Line, PLANES, assert_block,
-    assert_rows,
+    BLOCK_FACTOR_BYTES, BLOCK_ROWS, CHUNK_GROUPS, GROUP_BYTES, Line, PATTERNS, PLANES,
+    assert_block, assert_rows, assert_table,
 };
 use core::arch::x86_64::*;
 
@@ -14,6 +14,50 @@ use core::arch::x86_64::*;
 const STEP: usize = 256;
 /// Words of a row in one register.
 const WORDS: usize = 8;
+
+/// PLACES[i]: for every byte of a table's register, dimension i of its group.
+static PLACES: [[u8; 64]; 4] = {
+    let mut places = [[0; 64]; 4];
+    let mut at = 0;
+    while at < 4 * 64 {
+        let byte = at % 64;
+        places[at / 64][byte] = (byte / GROUP_BYTES * 4 + at / 64) as u8;
+        at += 1;
+    }
+    places
+};
+
+/// The table of [`crate::LookupTable`], four groups a turn: a shuffle gives all sixteen
+/// bytes of a group the magnitude of its dimension i.
+pub(super) fn fill_table(magnitudes: &[u8], flips: &[u8], table: &mut [u8]) {
+    assert_table(magnitudes, flips, table);
+    // SAFETY: as `block_bounds`; the shapes were asserted.
+    unsafe { fill(magnitudes, flips, table) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn fill(magnitudes: &[u8], flips: &[u8], table: &mut [u8]) {
+    // SAFETY: 16 dimensions lie at `at` of `magnitudes` and `flips`, their
+    // 64 bytes at 4 · at of `table`.
+    unsafe {
+        for at in (0..magnitudes.len()).step_by(16) {
+            let spread = |from: *const u8| _mm512_broadcast_i32x4(_mm_loadu_si128(from.cast()));
+            let (m, flip) = (
+                spread(magnitudes.as_ptr().add(at)),
+                spread(flips.as_ptr().add(at)),
+            );
+            let mut entries = _mm512_setzero_si512();
+            for i in 0..4 {
+                let place = _mm512_loadu_si512(PLACES[i].as_ptr().cast());
+                let pattern = _mm512_broadcast_i32x4(_mm_loadu_si128(PATTERNS[i].as_ptr().cast()));
+                let counted = _mm512_xor_si512(pattern, _mm512_shuffle_epi8(flip, place));
+                let share = _mm512_and_si512(counted, _mm512_shuffle_epi8(m, place));
+                entries = _mm512_add_epi8(entries, share);
+            }
+            _mm512_storeu_si512(table.as_mut_ptr().add(4 * at).cast(), entries);
+        }
+    }
+}
 
 /// See [`crate::Kernels::block_bounds`].
 pub(super) fn block_bounds(
