@@ -48,9 +48,10 @@ struct Segment {
 fn segment_of(centroids: &Centroids, rows: &EncodedRows, in_list_order: bool) -> Segment {
     let lists = centroids.count() as u32;
     let code_dim = centroids.space().code_dim();
-    let bytes = build_lists(centroids.version(), lists, code_dim, rows, in_list_order).unwrap();
+    let bytes = build_lists(centroids.version(), lists, code_dim, rows, in_list_order)
+        .expect("what tests build is sound");
     Segment {
-        head: ListsHead::decode(&bytes).unwrap(),
+        head: ListsHead::decode(&bytes).expect("what tests build is sound"),
         bytes,
     }
 }
@@ -67,8 +68,15 @@ struct Built {
 
 impl Built {
     fn new(metric: Metric, dim: usize, rows: Vec<f32>, lists: usize) -> Self {
-        let centroids = train(metric, dim, &rows, &options(lists)).unwrap();
-        let segment = segment_of(&centroids, &centroids.encode(&rows, 1).unwrap(), false);
+        let centroids =
+            train(metric, dim, &rows, &options(lists)).expect("what tests build is sound");
+        let segment = segment_of(
+            &centroids,
+            &centroids
+                .encode(&rows, 1)
+                .expect("what tests build is sound"),
+            false,
+        );
         let norms = rows.chunks_exact(dim).map(kernels().norm).collect();
         Self {
             metric,
@@ -89,7 +97,9 @@ impl Built {
         hidden: Option<&[u64]>,
     ) -> Vec<(f32, u64)> {
         let mut search = Search::default();
-        search.begin(self.centroids.space(), query, effort).unwrap();
+        search
+            .begin(self.centroids.space(), query, effort)
+            .expect("what tests build is sound");
         search.choose(&self.centroids, probes);
         search.scan(&[SegmentLists {
             segment: 0,
@@ -502,7 +512,9 @@ fn contents(segment: &Segment) -> Vec<(u32, Vec<u8>, u32, u32)> {
     for entry in head.entries() {
         let range = head.range(entry);
         let bytes = &segment.bytes[range.start as usize..range.end as usize];
-        let list = head.verify(entry, bytes).unwrap();
+        let list = head
+            .verify(entry, bytes)
+            .expect("what tests build is sound");
         for row in 0..list.rows() {
             let mut code = vec![0; head.code_dim() / 8];
             let (a, b) = list.row(row, &mut code);

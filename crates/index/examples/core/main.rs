@@ -5,7 +5,7 @@
 //! `queries.f32` from the directory (rows of little-endian floats, see `generate`),
 //! computes the exact answers once (`truth.u32` beside them), builds centroids and
 //! lists, then measures each probe count. Names: lists, rounds, sample, threads,
-//! seed, probes (comma-separated), rerank, confidence, wave, wave2, segments, kernels.
+//! seed, wave, wave2, segments; comma-separated: probes, rerank, confidence.
 //!
 //! A search here is what a warm segment costs: choose, scan, exact keys of
 //! candidates straight from the floats in memory with the next rows prefetched.
@@ -16,7 +16,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use vexlake_distance::{HugeBytes, Metric, kernels, prefetch, read_bandwidth};
 use vexlake_index::{
-    Centroids, Effort, ListsHead, Query, Search, SegmentLists, TrainOptions, build_lists, train,
+    Centroids, Effort, ListsHead, MergeInput, Query, Search, SegmentLists, TrainOptions,
+    build_lists, merge_lists, train,
 };
 
 /// Nearest asked for.
@@ -135,6 +136,9 @@ fn main() -> Result<(), Failure> {
         centroids.probes_for(0.98),
         centroids.probes_for(0.99),
     );
+    if segments.len() > 1 {
+        time_merge(&segments)?;
+    }
     let measured = [centroids.probes_for(0.98), centroids.probes_for(0.99)];
     let probes = settings.list("probes", &measured)?;
     for confidence in settings.list("confidence", &[Effort::for_k(K).confidence])? {
@@ -190,6 +194,28 @@ fn build(
             })
         })
         .collect()
+}
+
+/// Merging all segments, beside what encoding them took.
+fn time_merge(segments: &[Segment]) -> Result<(), Failure> {
+    let inputs: Vec<MergeInput<'_>> = segments
+        .iter()
+        .map(|segment| MergeInput {
+            head: &segment.head,
+            bytes: &segment.bytes,
+            dropped: None,
+        })
+        .collect();
+    let ran = thread_nanos();
+    let merged = merge_lists(&inputs)?;
+    let seconds = (thread_nanos() - ran) as f64 / 1e9;
+    println!(
+        "{{\"merge\":{{\"segments\":{},\"rows\":{},\"cpu_s\":{seconds:.4},\"bytes\":{}}}}}",
+        segments.len(),
+        merged.origins.len(),
+        merged.bytes.len()
+    );
+    Ok(())
 }
 
 struct Bench<'a> {

@@ -5,13 +5,15 @@
 //! the nearest of thousands by full vectors would cost more than scanning the
 //! lists; they therefore have 1-bit codes of their own, around the origin:
 //! 1. bounds of all centroids by FastScan;
-//! 2. exact distances of those whose bound is small;
+//! 2. distances of those whose bound is small: exact for a row, from bytes for a
+//!    query (`bytes.rs`), which asks for many lists and not for one;
 //! 3. the nearest by those.
 //!
 //! A row's list is the nearest centroid exactly, but for the bound's confidence
 //! (assigning to the second nearest costs nothing but a little recall). For the
 //! inner product rows are assigned by distance too, and queries choose by product.
 
+mod bytes;
 mod codec;
 mod kmeans;
 mod measure;
@@ -25,9 +27,10 @@ use crate::IndexError;
 use crate::lists::EncodedRows;
 use crate::rabitq::{Factors, encode};
 use crate::space::Space;
+use bytes::{ByteCentroids, ByteVector};
 use vexlake_distance::{
     BLOCK_FACTOR_BYTES, BLOCK_ROWS, Line, LookupTable, Metric, block_bytes, code_bytes,
-    limit_of_smallest, pack_block, prefetch,
+    limit_of_smallest, pack_block,
 };
 
 /// In the parent map: this centroid comes from none of the version before.
@@ -40,10 +43,6 @@ const ASSIGN_CONFIDENCE: f32 = 3.0;
 /// Of the centroids of smallest bound, those whose exact distance sets the limit
 /// for all others when a row looks for its list.
 const ASSIGN_FIRST: usize = 4;
-
-/// Centroids between the one whose distance is computed and the one that is
-/// fetched: they lie anywhere in megabytes.
-const CENTROIDS_AHEAD: usize = 3;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -61,6 +60,7 @@ pub struct Centroids {
     /// Blocks of codes around the origin; the last one is padded.
     blocks: Vec<u8>,
     spread: f32,
+    bytes: ByteCentroids,
     /// |c + origin|² of each: for the inner product only.
     own_squares: Vec<f32>,
 }
@@ -81,6 +81,7 @@ pub struct Chosen {
 pub struct ChooseScratch {
     bounds: Vec<f32>,
     positions: Vec<u32>,
+    query: ByteVector,
 }
 
 impl Centroids {
@@ -129,6 +130,7 @@ impl Centroids {
                 spread = spread.max(own);
             }
         }
+        let bytes = ByteCentroids::new(&rotated, dim);
         let own_squares = match space.metric() {
             Metric::InnerProduct => rotated
                 .chunks_exact(dim)
@@ -145,6 +147,7 @@ impl Centroids {
             recall_curve,
             blocks,
             spread,
+            bytes,
             own_squares,
         }
     }
@@ -232,7 +235,9 @@ impl Centroids {
             ASSIGN_CONFIDENCE,
             &mut scratch.bounds,
         );
-        let ChooseScratch { bounds, positions } = scratch;
+        let ChooseScratch {
+            bounds, positions, ..
+        } = scratch;
         positions.resize(self.count, 0);
         let scale = match self.space.metric() {
             Metric::InnerProduct => 1.0,
@@ -274,15 +279,20 @@ impl Centroids {
         let kernels = self.space.kernels();
         let probes = probes.min(self.count);
         self.bounds(table, (kernels.dot)(x, x), 0.0, &mut scratch.bounds);
-        let ChooseScratch { bounds, positions } = scratch;
+        let ChooseScratch {
+            bounds,
+            positions,
+            query,
+        } = scratch;
         positions.resize(self.count, 0);
+        query.set(x);
         if !self.own_squares.is_empty() {
             for (bound, own) in bounds.iter_mut().zip(&self.own_squares) {
                 *bound = 0.5 * (*bound - own);
             }
         }
         // Codes may misjudge a list by a few places: some more are looked at.
-        let looked_at = probes + probes / 4 + 8;
+        let looked_at = probes + probes / 8 + 8;
         let limit = limit_of_smallest(kernels, bounds, looked_at, looked_at / 8);
         let found = (kernels.positions_le)(bounds, limit, positions);
         let own_query = match self.space.metric() {
@@ -290,12 +300,11 @@ impl Centroids {
             _ => 0.0,
         };
         chosen.clear();
-        let positions = &positions[..found];
-        chosen.extend(positions.iter().enumerate().map(|(at, list)| {
-            if let Some(next) = positions.get(at + CENTROIDS_AHEAD) {
-                prefetch(self.rotated(*next));
-            }
-            let square = self.square_to(x, *list);
+        chosen.extend(positions[..found].iter().map(|list| {
+            let square = self
+                .bytes
+                .square_to(kernels.dot_i8, query, *list)
+                .unwrap_or_else(|| self.square_to(x, *list));
             let key = match self.own_squares.get(*list as usize) {
                 Some(own) => 0.5 * (square - own_query - own),
                 None => square * self.space.key_scale(),

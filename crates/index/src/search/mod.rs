@@ -77,7 +77,7 @@ const RERANK_PER_K: usize = 30;
 /// And however few are wanted.
 const RERANK_MIN: usize = 100;
 /// See [`Effort::confidence`].
-const CONFIDENCE: f32 = 1.0;
+const CONFIDENCE: f32 = 2.0;
 
 /// What a search did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
