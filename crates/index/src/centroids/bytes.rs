@@ -30,10 +30,11 @@ pub(super) struct ByteVector {
 }
 
 impl ByteVector {
-    pub(super) fn set(&mut self, x: &[f32]) {
+    /// `square` is |x|².
+    pub(super) fn set(&mut self, x: &[f32], square: f32) {
         self.bytes.resize(x.len(), 0);
         self.scale = quantise(x, &mut self.bytes);
-        self.square = x.iter().map(|x| x * x).sum();
+        self.square = square;
     }
 }
 
@@ -73,7 +74,12 @@ impl ByteCentroids {
 
 /// Writes the bytes and answers what one unit stands for.
 fn quantise(x: &[f32], bytes: &mut [i8]) -> f32 {
-    let largest = x.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+    // Bits of magnitudes order as the magnitudes do; integers may be compared in any
+    // order, so compilers use vectors.
+    let largest = x
+        .iter()
+        .fold(0, |largest, x| x.abs().to_bits().max(largest));
+    let largest = f32::from_bits(largest);
     let inverse = BYTE_MAX / largest;
     if !inverse.is_normal() {
         bytes.fill(0);
@@ -103,7 +109,7 @@ mod tests {
                 .enumerate()
                 .map(|(i, c)| c + close * (i % 3) as f32)
                 .collect();
-            x.set(&query);
+            x.set(&query, (kernels().dot)(&query, &query));
             for (list, centroid) in centroids.chunks_exact(dim).enumerate() {
                 let exact = (kernels().l2)(&query, centroid);
                 match bytes.square_to(kernels().dot_i8, &x, list as u32) {
@@ -130,7 +136,7 @@ mod tests {
         let mut x = ByteVector::default();
         for size in [0.0, 1e-38, 1e16, 1e30] {
             let centroids = ByteCentroids::new(&[size; 64], 64);
-            x.set(&[size; 64]);
+            x.set(&[size; 64], (kernels().dot)(&[size; 64], &[size; 64]));
             assert_eq!(centroids.square_to(kernels().dot_i8, &x, 0), None);
         }
     }

@@ -29,7 +29,7 @@ use crate::rabitq::{Factors, encode};
 use crate::space::Space;
 use bytes::{ByteCentroids, ByteVector};
 use vexlake_distance::{
-    BLOCK_FACTOR_BYTES, BLOCK_ROWS, Line, LookupTable, Metric, block_bytes, code_bytes,
+    BLOCK_FACTOR_BYTES, BLOCK_ROWS, Kernels, Line, LookupTable, Metric, block_bytes, code_bytes,
     limit_of_smallest, pack_block,
 };
 
@@ -43,6 +43,9 @@ const ASSIGN_CONFIDENCE: f32 = 3.0;
 /// Of the centroids of smallest bound, those whose exact distance sets the limit
 /// for all others when a row looks for its list.
 const ASSIGN_FIRST: usize = 4;
+
+/// One in so many chosen lists comes first.
+const NEAR_SHARE: usize = 8;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -266,8 +269,9 @@ impl Centroids {
         best
     }
 
-    /// The `probes` lists nearest to a query in the space, nearest first. `table`
-    /// was built from it. O(centroids / 32 blocks + probes · dim).
+    /// The `probes` lists nearest to a query in the space: the nearest eighth first,
+    /// the others by number; a sort would cost as much as all else here. `table` was
+    /// built from the query. O(centroids / 32 blocks + probes · dim).
     pub fn choose(
         &self,
         x: &[f32],
@@ -278,14 +282,15 @@ impl Centroids {
     ) {
         let kernels = self.space.kernels();
         let probes = probes.min(self.count);
-        self.bounds(table, (kernels.dot)(x, x), 0.0, &mut scratch.bounds);
+        let square = (kernels.dot)(x, x);
+        self.bounds(table, square, 0.0, &mut scratch.bounds);
         let ChooseScratch {
             bounds,
             positions,
             query,
         } = scratch;
         positions.resize(self.count, 0);
-        query.set(x);
+        query.set(x, square);
         if !self.own_squares.is_empty() {
             for (bound, own) in bounds.iter_mut().zip(&self.own_squares) {
                 *bound = 0.5 * (*bound - own);
@@ -315,8 +320,13 @@ impl Centroids {
                 gap: square.sqrt(),
             }
         }));
-        chosen.sort_unstable_by(|a, b| a.key.total_cmp(&b.key).then(a.list.cmp(&b.list)));
-        chosen.truncate(probes);
+        keep_nearest(kernels, chosen, probes, bounds);
+        // Rows of the nearest lists set a limit that rejects most of the others'.
+        let first = probes.div_ceil(NEAR_SHARE);
+        if first < chosen.len() {
+            chosen.select_nth_unstable_by(first, |a, b| order(a, b));
+            chosen[first..].sort_unstable_by_key(|chosen| chosen.list);
+        }
     }
 
     /// Encodes rows (contiguous, as received) with `threads` threads: the same rows
@@ -357,4 +367,19 @@ impl Centroids {
         }
         encoded
     }
+}
+
+/// By key, then by number.
+fn order(a: &Chosen, b: &Chosen) -> std::cmp::Ordering {
+    a.key.total_cmp(&b.key).then(a.list.cmp(&b.list))
+}
+
+/// Keeps the `wanted` smallest keys; `keys` is a buffer.
+fn keep_nearest(kernels: &Kernels, chosen: &mut Vec<Chosen>, wanted: usize, keys: &mut Vec<f32>) {
+    keys.clear();
+    keys.extend(chosen.iter().map(|chosen| chosen.key));
+    let limit = limit_of_smallest(kernels, keys, wanted, 0);
+    chosen.retain(|chosen| chosen.key <= limit);
+    // Equal keys at the limit: the first of them stay.
+    chosen.truncate(wanted);
 }

@@ -161,8 +161,8 @@ impl Search {
         Ok(())
     }
 
-    /// The `probes` nearest lists of one version, nearest first. A collection with
-    /// several versions chooses and scans for each in turn.
+    /// The `probes` nearest lists of one version, in the order in which to scan them.
+    /// A collection with several versions chooses and scans for each in turn.
     pub fn choose(&mut self, centroids: &Centroids, probes: usize) -> &[Chosen] {
         centroids.choose(
             &self.rotated,
