@@ -324,7 +324,7 @@ impl Centroids {
         // Rows of the nearest lists set a limit that rejects most of the others'.
         let first = probes.div_ceil(NEAR_SHARE);
         if first < chosen.len() {
-            chosen.select_nth_unstable_by(first, |a, b| order(a, b));
+            chosen.select_nth_unstable_by(first, order);
             chosen[first..].sort_unstable_by_key(|chosen| chosen.list);
         }
     }
