@@ -13,6 +13,8 @@
 //! Source of the layout: André, Kermarrec, Le Scouarnec, "Cache locality is not
 //! enough" (VLDB 2015), and faiss's fast scan.
 
+use crate::table::LookupTable;
+
 /// The dimensions of a code are a multiple of this: one u64 of bits, 16 groups of
 /// four, four 64-byte registers of a block.
 pub const CODE_DIM_STEP: usize = 64;
@@ -183,10 +185,12 @@ pub(crate) const PATTERNS: [[u8; GROUP_BYTES]; 4] = {
 
 /// The shapes that a row kernel relies on; answers the u64 words of a row.
 #[inline(always)]
-pub(crate) fn assert_rows(planes: &[u64], negative: &[u64], codes: &[u8], sums: &[u32]) -> usize {
-    let words = negative.len();
+pub(crate) fn assert_rows(table: &LookupTable, codes: &[u8], sums: &[u32]) -> usize {
+    let words = table.negative().len();
     assert!(
-        planes.len() == PLANES * words && codes.len() == 8 * words * sums.len(),
+        table.planes().len() == PLANES * words
+            && table.signed().len() == CODE_DIM_STEP * words
+            && codes.len() == 8 * words * sums.len(),
         "codes of another shape than the query"
     );
     words

@@ -34,6 +34,10 @@ pub struct LookupTable {
     magnitudes: Vec<u8>,
     /// All ones where the coordinate is negative.
     flips: Vec<u8>,
+    /// mᵢ itself.
+    signed: Vec<i8>,
+    /// Σ |mᵢ| of the negative ones.
+    negative_total: u32,
     step: f32,
     total: u32,
     residue: f32,
@@ -63,6 +67,16 @@ impl LookupTable {
     /// The coordinates that are negative.
     pub fn negative(&self) -> &[u64] {
         &self.negative
+    }
+
+    /// Every mᵢ, for U = Σ mᵢ·bitᵢ + [`LookupTable::negative_total`].
+    pub(crate) fn signed(&self) -> &[i8] {
+        &self.signed
+    }
+
+    /// U of a code without bits.
+    pub(crate) fn negative_total(&self) -> u32 {
+        self.negative_total
     }
 
     /// What one unit of U adds to ⟨s, q⟩.
@@ -130,8 +144,17 @@ impl LookupTable {
         }
     }
 
-    /// Builds the planes of the query that `build` quantised.
+    /// Builds what row-major codes are summed with, for the query that `build`
+    /// quantised.
     pub fn build_planes(&mut self) {
+        self.signed.resize(self.magnitudes.len(), 0);
+        let parts = self.magnitudes.iter().zip(&self.flips);
+        for (signed, (m, flip)) in self.signed.iter_mut().zip(parts) {
+            // Two's complement: minus m is its flipped bits and one.
+            *signed = (m ^ flip).wrapping_sub(*flip) as i8;
+        }
+        let negative = self.magnitudes.iter().zip(&self.flips);
+        self.negative_total = negative.map(|(m, flip)| u32::from(m & flip)).sum();
         let words = self.negative.len();
         self.planes.clear();
         self.planes.resize(PLANES * words, 0);

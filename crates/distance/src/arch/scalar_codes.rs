@@ -5,6 +5,8 @@ use crate::codes::{
     assert_transformable, block_factors,
 };
 
+use crate::table::LookupTable;
+
 /// The table of [`crate::LookupTable`]: the first step of FastScan.
 pub(crate) fn fill_table(magnitudes: &[u8], flips: &[u8], table: &mut [u8]) {
     assert_table(magnitudes, flips, table);
@@ -46,13 +48,13 @@ pub(super) fn block_bounds(
 }
 
 /// See [`crate::Kernels::row_sums`].
-pub(super) fn row_sums(planes: &[u64], negative: &[u64], codes: &[u8], sums: &mut [u32]) {
-    let words = assert_rows(planes, negative, codes, sums);
+pub(super) fn row_sums(table: &LookupTable, codes: &[u8], sums: &mut [u32]) {
+    let words = assert_rows(table, codes, sums);
     if words == 0 {
         return sums.fill(0);
     }
     for (sum, code) in sums.iter_mut().zip(codes.chunks_exact(8 * words)) {
-        *sum = row_sum(planes, negative, code);
+        *sum = row_sum(table.planes(), table.negative(), code);
     }
 }
 

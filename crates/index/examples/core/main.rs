@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use vexlake_distance::{HugeBytes, Metric, kernels, prefetch, read_bandwidth};
 use vexlake_index::{
-    Centroids, Effort, ListsHead, MergeInput, Query, Search, SegmentLists, TrainOptions,
+    Candidate, Centroids, Effort, ListsHead, MergeInput, Query, Search, SegmentLists, TrainOptions,
     build_lists, merge_lists, train,
 };
 
@@ -147,7 +147,6 @@ fn main() -> Result<(), Failure> {
                 metric,
                 dim,
                 base: base.floats(),
-                norms: &norms,
                 queries: queries.floats(),
                 truth: &truth,
                 centroids: &centroids,
@@ -165,11 +164,14 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// One segment's lists in memory; ordinal + first = row of the base.
+/// One segment in memory as a file has it: lists, and rows in list order.
 struct Segment {
     head: ListsHead,
     bytes: HugeBytes,
-    first: usize,
+    vectors: HugeBytes,
+    norms: Vec<f32>,
+    /// The base's row of each slot.
+    origins: Vec<usize>,
 }
 
 fn build(
@@ -178,19 +180,32 @@ fn build(
     base: &[f32],
     threads: usize,
 ) -> Result<Vec<Segment>, Failure> {
-    let rows = base.len() / settings.dim;
+    let dim = settings.dim;
+    let rows = base.len() / dim;
     let each = rows.div_ceil(settings.number("segments", 1usize).max(1));
-    let parts = base.chunks(each * settings.dim).enumerate();
+    let parts = base.chunks(each * dim).enumerate();
     parts
         .map(|(number, part)| {
             let encoded = centroids.encode(part, threads)?;
             let lists = centroids.count() as u32;
             let code_dim = centroids.space().code_dim();
-            let bytes = build_lists(centroids.version(), lists, code_dim, &encoded, false)?;
+            let bytes = build_lists(centroids.version(), lists, code_dim, &encoded, true)?;
+            let order = encoded.list_order();
+            let mut vectors = HugeBytes::zeroed(size_of_val(part));
+            let rows = vectors.floats_mut().chunks_exact_mut(dim);
+            for (to, from) in rows.zip(&order) {
+                to.copy_from_slice(&part[*from as usize * dim..][..dim]);
+            }
+            let norms = vectors.floats().chunks_exact(dim).map(kernels().norm);
             Ok(Segment {
                 head: ListsHead::decode(&bytes)?,
                 bytes: HugeBytes::copied(&bytes),
-                first: number * each,
+                norms: norms.collect(),
+                vectors,
+                origins: order
+                    .iter()
+                    .map(|row| number * each + *row as usize)
+                    .collect(),
             })
         })
         .collect()
@@ -222,7 +237,6 @@ struct Bench<'a> {
     metric: Metric,
     dim: usize,
     base: &'a [f32],
-    norms: &'a [f32],
     queries: &'a [f32],
     truth: &'a truth::Truth,
     centroids: &'a Centroids,
@@ -331,34 +345,29 @@ impl Bench<'_> {
         let scanned = Instant::now();
         let exact = Query::new(self.metric, query);
         let mut most = self.waves.0;
-        let mut keys = [(0.0, 0, 0); 64];
+        let nobody = Candidate {
+            segment: 0,
+            slot: 0,
+        };
+        let mut keys = [(nobody, 0.0); 64];
         loop {
             let wave = search.wave(most.min(keys.len()));
             if wave.is_empty() {
                 break;
             }
             let count = wave.len();
-            let row_of = |at: usize| self.row(wave[at].segment, wave[at].slot);
-            (0..count.min(ROWS_AHEAD)).for_each(|at| prefetch(self.vector(row_of(at))));
+            wave.iter()
+                .take(ROWS_AHEAD)
+                .for_each(|first| prefetch(self.vector(*first).0));
             for (at, candidate) in wave.iter().enumerate() {
-                if at + ROWS_AHEAD < count {
-                    prefetch(self.vector(row_of(at + ROWS_AHEAD)));
+                if let Some(next) = wave.get(at + ROWS_AHEAD) {
+                    prefetch(self.vector(*next).0);
                 }
-                let row = row_of(at);
-                keys[at] = (
-                    exact.key(self.vector(row), self.norms[row]),
-                    candidate.segment,
-                    candidate.slot,
-                );
+                let (vector, norm) = self.vector(*candidate);
+                keys[at] = (*candidate, exact.key(vector, norm));
             }
-            for (key, segment, slot) in &keys[..count] {
-                search.report(
-                    vexlake_index::Candidate {
-                        segment: *segment,
-                        slot: *slot,
-                    },
-                    *key,
-                );
+            for (candidate, key) in &keys[..count] {
+                search.report(*candidate, *key);
             }
             most = self.waves.1;
         }
@@ -370,19 +379,20 @@ impl Bench<'_> {
         ]
     }
 
-    fn row(&self, segment: u32, slot: u32) -> usize {
-        let segment = &self.segments[segment as usize];
-        segment.first + segment.head.ordinal(slot) as usize
-    }
-
-    fn vector(&self, row: usize) -> &[f32] {
-        &self.base[row * self.dim..][..self.dim]
+    /// A candidate's floats and their norm.
+    fn vector(&self, candidate: Candidate) -> (&[f32], f32) {
+        let segment = &self.segments[candidate.segment as usize];
+        let slot = candidate.slot as usize;
+        let vector = &segment.vectors.floats()[slot * self.dim..][..self.dim];
+        (vector, segment.norms[slot])
     }
 
     fn answer(&self, search: &mut Search) -> Vec<u32> {
         let found = search.finish().into_iter();
         found
-            .map(|(_, candidate)| self.row(candidate.segment, candidate.slot) as u32)
+            .map(|(_, candidate)| {
+                self.segments[candidate.segment as usize].origins[candidate.slot as usize] as u32
+            })
             .collect()
     }
 }

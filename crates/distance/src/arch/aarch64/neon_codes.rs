@@ -9,6 +9,7 @@
 use crate::codes::{
     BLOCK_ROWS, CHUNK_GROUPS, GROUP_BYTES, Line, PLANES, assert_block, assert_rows,
 };
+use crate::table::LookupTable;
 use core::arch::aarch64::*;
 
 /// Bytes of four registers: the look-ups that add up in bytes.
@@ -109,10 +110,10 @@ unsafe fn chunk_sums(
 }
 
 /// See [`crate::Kernels::row_sums`].
-pub(super) fn row_sums(planes: &[u64], negative: &[u64], codes: &[u8], sums: &mut [u32]) {
-    let words = assert_rows(planes, negative, codes, sums);
+pub(super) fn row_sums(table: &LookupTable, codes: &[u8], sums: &mut [u32]) {
+    let words = assert_rows(table, codes, sums);
     // SAFETY: as `block_bounds`.
-    unsafe { sums_of(planes, negative, codes, words, sums) }
+    unsafe { sums_of(table.planes(), table.negative(), codes, words, sums) }
 }
 
 #[target_feature(enable = "neon")]

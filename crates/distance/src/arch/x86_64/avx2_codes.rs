@@ -8,6 +8,7 @@ use crate::codes::{
     BLOCK_FACTOR_BYTES, BLOCK_ROWS, CHUNK_GROUPS, GROUP_BYTES, Line, PATTERNS, assert_block,
     assert_rows, assert_table,
 };
+use crate::table::LookupTable;
 use core::arch::x86_64::*;
 
 /// Bytes of four registers: the look-ups that add up in bytes.
@@ -174,19 +175,18 @@ fn halves(wide: __m256i) -> __m128i {
 }
 
 /// See [`crate::Kernels::row_sums`].
-pub(super) fn row_sums(planes: &[u64], negative: &[u64], codes: &[u8], sums: &mut [u32]) {
-    let words = assert_rows(planes, negative, codes, sums);
+pub(super) fn row_sums(table: &LookupTable, codes: &[u8], sums: &mut [u32]) {
+    let words = assert_rows(table, codes, sums);
     if words == 0 {
         return sums.fill(0);
     }
-    // SAFETY: as `block_bounds`; every CPU with AVX2 has popcnt, and
-    // `kernels_named` asks for it.
-    unsafe { sums_of(planes, negative, codes, words, sums) }
+    // SAFETY: as `block_bounds`; `kernels_named` asks for popcnt too.
+    unsafe { sums_of(table, codes, words, sums) }
 }
 
 #[target_feature(enable = "popcnt")]
-fn sums_of(planes: &[u64], negative: &[u64], codes: &[u8], words: usize, sums: &mut [u32]) {
+fn sums_of(table: &LookupTable, codes: &[u8], words: usize, sums: &mut [u32]) {
     for (sum, code) in sums.iter_mut().zip(codes.chunks_exact(8 * words)) {
-        *sum = row_sum(planes, negative, code);
+        *sum = row_sum(table.planes(), table.negative(), code);
     }
 }
