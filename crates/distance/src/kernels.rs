@@ -6,6 +6,8 @@
 //!    per process. Asking the CPU per call costs more than a short distance.
 
 use crate::arch;
+use crate::codes::{BLOCK_ROWS, CodeSums, Line};
+use crate::table::LookupTable;
 use std::sync::OnceLock;
 
 /// Names of the tables, widest first; `scalar` is always there.
@@ -17,7 +19,12 @@ pub type PairKernel = fn(&[f32], &[f32]) -> f32;
 /// `out[i] = f(query, rows[i·dim..(i+1)·dim])`; panics on any other shape.
 pub type RowsKernel = fn(&[f32], &[f32], &mut [f32]);
 
-/// One instruction set's kernels. Sums are kept in f32, in several lanes: the
+/// See [`Kernels::block_bounds`].
+pub type BlockKernel = fn(&[u8], &[u8], &Line, f32, &[u8], &mut [f32; BLOCK_ROWS]) -> u32;
+/// See [`Kernels::row_sums`].
+pub type RowSumsKernel = fn(&[u64], &[u64], &[u8], &mut [u32]);
+
+/// One instruction set's kernels. Sums of floats are kept in f32, in several lanes: the
 /// error grows with dim / lanes rather than with dim. NaN in gives NaN out.
 pub struct Kernels {
     /// One of [`KERNEL_NAMES`].
@@ -39,6 +46,32 @@ pub struct Kernels {
     pub l2_rows: RowsKernel,
     /// [`Kernels::l1`] of a query and each of many rows.
     pub l1_rows: RowsKernel,
+    /// (signs, x): x ← Walsh–Hadamard of signs ∘ x, in place, not normalised; the
+    /// same bits on every instruction set. Both of one length, a power of two no
+    /// less than 64.
+    pub hadamard: fn(&[f32], &mut [f32]),
+    /// Quantises a rotated query: see [`LookupTable::build`].
+    pub(crate) quantise: fn(&mut LookupTable, &[f32]),
+    /// (x, c, code): writes the signs of x − c, one bit per dimension, and answers
+    /// the sums that a code's factors are made of.
+    pub code_of: fn(&[f32], &[f32], &mut [u8]) -> CodeSums,
+    /// (table, block, line, limit, ahead, bounds): the bound of each of a block's
+    /// 32 rows by FastScan; answers bit r set where row r's bound ≤ limit.
+    /// `ahead` is what will be scanned soon: it is prefetched, not read.
+    pub block_bounds: BlockKernel,
+    /// (planes, negative, codes, sums): for row-major codes the same sums that
+    /// FastScan adds up, by counting bits; `sums.len()` rows.
+    pub row_sums: RowSumsKernel,
+    /// How many values are ≤ limit; NaN never is.
+    pub count_le: fn(&[f32], f32) -> usize,
+    /// Writes the positions of the values ≤ limit, in order, and answers how many
+    /// there are; what lies beyond them is overwritten too. The positions' slice
+    /// must be as long as the values'.
+    pub positions_le: fn(&[f32], f32, &mut [u32]) -> usize,
+    /// Σ aᵢ·bᵢ of bytes, exact to 65,536 dimensions.
+    pub dot_i8: fn(&[i8], &[i8]) -> i32,
+    /// Σ (aᵢ−bᵢ)² of bytes, exact to 65,536 dimensions.
+    pub l2_i8: fn(&[i8], &[i8]) -> u32,
 }
 
 impl std::fmt::Debug for Kernels {
@@ -64,17 +97,34 @@ pub fn kernels_named(name: &str) -> Option<&'static Kernels> {
     match name {
         "scalar" => Some(&arch::scalar::KERNELS),
         #[cfg(target_arch = "x86_64")]
-        "avx2" if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") => {
-            Some(&arch::x86_64::avx2::KERNELS)
-        }
+        "avx2" if has_avx2() => Some(&arch::x86_64::avx2::KERNELS),
         #[cfg(target_arch = "x86_64")]
-        "avx512" if is_x86_feature_detected!("avx512f") => Some(&arch::x86_64::avx512::KERNELS),
+        "avx512" if has_avx2() && has_avx512() => Some(&arch::x86_64::avx512::KERNELS),
         #[cfg(target_arch = "aarch64")]
         "neon" if std::arch::is_aarch64_feature_detected!("neon") => {
             Some(&arch::aarch64::neon::KERNELS)
         }
         _ => None,
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("popcnt")
+        && is_x86_feature_detected!("bmi1")
+}
+
+/// What Ice Lake, Zen 4 and their successors have. Older CPUs with AVX-512 lack
+/// the counts, and lower their clock for wide registers: they take AVX2.
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vnni")
+        && is_x86_feature_detected!("avx512vpopcntdq")
 }
 
 /// The norm from the sum of squares that a kernel computed, or again in f64

@@ -1,12 +1,39 @@
-//! Search over rows that somebody else owns: today the exact flat scan.
+//! Search over rows that somebody else owns: the exact flat scan, and inverted
+//! lists of 1-bit codes with exact re-ranking.
 //!
-//! A scan takes borrowed rows, their norms, and a predicate that hides rows; it
-//! pushes (key, id) pairs into the caller's [`TopK`](vexlake_distance::TopK).
+//! - [`scan`] takes borrowed rows, their norms, and a predicate that hides rows; it
+//!   pushes (key, id) pairs into the caller's [`TopK`](vexlake_distance::TopK).
+//! - [`Centroids`] are trained once per version and shared by a collection's
+//!   segments; [`Centroids::encode`] gives each row a list and a code,
+//!   [`build_lists`] makes a segment's lists, [`merge_lists`] joins those of several
+//!   by copying.
+//! - [`Search`] walks lists by one table per query and hands out candidates whose
+//!   exact keys the caller computes from wherever the vectors lie.
+//!
 //! Keys are those of [`Metric`](vexlake_distance::Metric): smaller is nearer.
-//! Nothing here does I/O, allocates per row, or knows where rows came from.
+//! Nothing here does I/O, allocates per row, or knows where bytes came from; every
+//! decoder answers corruption with an error that names section and offset.
 
+mod bytes;
+mod centroids;
+mod error;
+mod lists;
 mod query;
+mod rabitq;
 mod scan;
+mod search;
+mod space;
 
+pub use centroids::{
+    CENTROIDS_FORMAT, Centroids, ChooseScratch, Chosen, NO_PARENT, TrainOptions, train, train_in,
+};
+pub use error::IndexError;
+pub use lists::{
+    EncodedRows, LISTS_FORMAT, List, ListEntry, ListsHead, MergeInput, Merged, Rest, build_lists,
+    merge_lists,
+};
 pub use query::Query;
+pub use rabitq::{Factors, encode};
 pub use scan::scan;
+pub use search::{Candidate, Effort, Search, SearchCounts, SegmentLists};
+pub use space::{DIM_MAX, NORM_MAX, Space};

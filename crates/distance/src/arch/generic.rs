@@ -30,6 +30,11 @@ pub(crate) trait Vector: Copy {
     unsafe fn zero() -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn load_tail(from: *const f32, n: usize) -> Self;
+    /// Writes `LANES` floats at any alignment.
+    unsafe fn store(self, to: *mut f32);
+    unsafe fn mul(self, other: Self) -> Self;
+    /// The Walsh–Hadamard transform of the lanes, strides 1, 2, … `LANES / 2`.
+    unsafe fn hadamard_lanes(self) -> Self;
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn abs(self) -> Self;
@@ -232,7 +237,7 @@ unsafe fn four_rows<V: Vector, T: Term>(query: &[f32], first: *const f32) -> [f3
 /// because the table is reachable only through `kernels_named`, which asks the
 /// CPU for exactly these features first.
 macro_rules! kernel_table {
-    ($name:literal, $vector:ty, $features:literal) => {
+    ($name:literal, $vector:ty, $features:literal, $codes:ident, $bytes:ident) => {
         pub(crate) static KERNELS: $crate::kernels::Kernels = $crate::kernels::Kernels {
             name: $name,
             // SAFETY: `kernels_named` hands this table out only after it has
@@ -252,7 +257,32 @@ macro_rules! kernel_table {
             l2_rows: |q, rows, out| unsafe { rows_l2(q, rows, out) },
             // SAFETY: as above.
             l1_rows: |q, rows, out| unsafe { rows_l1(q, rows, out) },
+            // SAFETY: as above.
+            hadamard: |signs, x| unsafe { hadamard(signs, x) },
+            // SAFETY: as above.
+            quantise: |table, rotated| unsafe { quantise(table, rotated) },
+            // SAFETY: as above.
+            code_of: |x, c, code| unsafe { code_of(x, c, code) },
+            block_bounds: $codes::block_bounds,
+            row_sums: $codes::row_sums,
+            count_le: $bytes::count_le,
+            positions_le: $bytes::positions_le,
+            dot_i8: $bytes::dot_i8,
+            l2_i8: $bytes::l2_i8,
         };
+        #[target_feature(enable = $features)]
+        fn quantise(table: &mut $crate::table::LookupTable, rotated: &[f32]) {
+            table.quantise(rotated);
+        }
+        #[target_feature(enable = $features)]
+        fn code_of(x: &[f32], centroid: &[f32], code: &mut [u8]) -> $crate::codes::CodeSums {
+            $crate::codes::code_of(x, centroid, code)
+        }
+        #[target_feature(enable = $features)]
+        fn hadamard(signs: &[f32], x: &mut [f32]) {
+            // SAFETY: this function runs only where the features are.
+            unsafe { $crate::arch::hadamard::transform::<$vector>(signs, x) }
+        }
         $crate::arch::generic::kernel_table!(@pair pair_dot, Dot, $vector, $features);
         $crate::arch::generic::kernel_table!(@pair pair_l2, L2, $vector, $features);
         $crate::arch::generic::kernel_table!(@pair pair_l1, L1, $vector, $features);

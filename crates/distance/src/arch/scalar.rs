@@ -5,6 +5,7 @@
 //! target always has and rounding grows with dim / 8. No fused multiply-add:
 //! without hardware for it that is a library call per element.
 
+use super::{scalar_codes, scalar_select};
 use crate::kernels::{Kernels, norm_of};
 
 /// Independent sums per vector.
@@ -20,6 +21,15 @@ pub(crate) static KERNELS: Kernels = Kernels {
     dot_rows: |query, rows, out| each_row(dot, query, rows, out),
     l2_rows: |query, rows, out| each_row(l2, query, rows, out),
     l1_rows: |query, rows, out| each_row(l1, query, rows, out),
+    hadamard: scalar_codes::hadamard,
+    quantise: |table, rotated| table.quantise(rotated),
+    code_of: crate::codes::code_of,
+    block_bounds: scalar_codes::block_bounds,
+    row_sums: scalar_codes::row_sums,
+    count_le: scalar_select::count_le,
+    positions_le: scalar_select::positions_le,
+    dot_i8: scalar_select::dot_i8,
+    l2_i8: scalar_select::l2_i8,
 };
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {

@@ -1,3 +1,5 @@
-//! Kernels for 64-bit ARM.
+//! Kernels for 64-bit ARM: floats, codes, selection and bytes.
 
 pub(crate) mod neon;
+mod neon_codes;
+mod neon_select;

@@ -1,9 +1,10 @@
 //! AVX2 with FMA: eight lanes, tails by `vmaskmov`.
 
+use super::{avx2_codes, avx2_select};
 use crate::arch::generic::{Vector, kernel_table};
 use core::arch::x86_64::*;
 
-kernel_table!("avx2", F32x8, "avx2,fma");
+kernel_table!("avx2", F32x8, "avx2,fma", avx2_codes, avx2_select);
 
 #[derive(Clone, Copy)]
 pub(crate) struct F32x8(__m256);
@@ -35,6 +36,37 @@ impl Vector for F32x8 {
             let mask = _mm256_loadu_si256(TAIL_MASKS.as_ptr().add(8 - n).cast());
             _mm256_maskload_ps(from, mask)
         })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller provides room for 8 floats; the store is unaligned.
+        unsafe { _mm256_storeu_ps(to, self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        // SAFETY: the caller runs on a CPU with AVX2 and FMA.
+        Self(unsafe { _mm256_mul_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn hadamard_lanes(self) -> Self {
+        // SAFETY: as above. In each step a lane adds its partner to itself, or
+        // to its own negation where it is the upper of the two.
+        unsafe {
+            let odd = _mm256_setr_ps(0.0, -0.0, 0.0, -0.0, 0.0, -0.0, 0.0, -0.0);
+            let pairs = _mm256_setr_ps(0.0, 0.0, -0.0, -0.0, 0.0, 0.0, -0.0, -0.0);
+            let halves = _mm256_setr_ps(0.0, 0.0, 0.0, 0.0, -0.0, -0.0, -0.0, -0.0);
+            let x = self.0;
+            let x = _mm256_add_ps(_mm256_permute_ps::<0b10_11_00_01>(x), _mm256_xor_ps(x, odd));
+            let x = _mm256_add_ps(
+                _mm256_permute_ps::<0b01_00_11_10>(x),
+                _mm256_xor_ps(x, pairs),
+            );
+            let swapped = _mm256_permute2f128_ps::<1>(x, x);
+            Self(_mm256_add_ps(swapped, _mm256_xor_ps(x, halves)))
+        }
     }
 
     #[inline(always)]

@@ -1,9 +1,17 @@
-//! AVX-512F: sixteen lanes, tails by mask registers.
+//! AVX-512F: sixteen lanes, tails by mask registers. The table as a whole asks
+//! for what Ice Lake and Zen 4 brought (see `kernels_named`).
 
+use super::{avx512_codes, avx512_select};
 use crate::arch::generic::{Vector, kernel_table};
 use core::arch::x86_64::*;
 
-kernel_table!("avx512", F32x16, "avx512f");
+kernel_table!(
+    "avx512",
+    F32x16,
+    "avx512f,avx512bw,avx512vl",
+    avx512_codes,
+    avx512_select
+);
 
 #[derive(Clone, Copy)]
 pub(crate) struct F32x16(__m512);
@@ -29,6 +37,35 @@ impl Vector for F32x16 {
         // SAFETY: lanes whose mask bit is clear are neither read nor faulted on;
         // the caller provides n readable floats.
         Self(unsafe { _mm512_maskz_loadu_ps(((1u32 << n) - 1) as __mmask16, from) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller provides room for 16 floats; the store is unaligned.
+        unsafe { _mm512_storeu_ps(to, self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        // SAFETY: the caller runs on a CPU with AVX-512F.
+        Self(unsafe { _mm512_mul_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn hadamard_lanes(self) -> Self {
+        // SAFETY: as above. In each step a lane adds its partner to itself, or
+        // is subtracted from it where it is the upper of the two.
+        unsafe {
+            let x = self.0;
+            let y = _mm512_permute_ps::<0b10_11_00_01>(x);
+            let x = _mm512_mask_sub_ps(_mm512_add_ps(y, x), 0xaaaa, y, x);
+            let y = _mm512_permute_ps::<0b01_00_11_10>(x);
+            let x = _mm512_mask_sub_ps(_mm512_add_ps(y, x), 0xcccc, y, x);
+            let y = _mm512_shuffle_f32x4::<0b10_11_00_01>(x, x);
+            let x = _mm512_mask_sub_ps(_mm512_add_ps(y, x), 0xf0f0, y, x);
+            let y = _mm512_shuffle_f32x4::<0b01_00_11_10>(x, x);
+            Self(_mm512_mask_sub_ps(_mm512_add_ps(y, x), 0xff00, y, x))
+        }
     }
 
     #[inline(always)]

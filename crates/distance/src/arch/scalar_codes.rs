@@ -1,0 +1,73 @@
+//! Code kernels in plain Rust: what the others must equal.
+
+use crate::codes::{
+    BLOCK_ROWS, GROUP_BYTES, Line, assert_block, assert_rows, assert_transformable, block_factors,
+};
+
+/// See [`crate::Kernels::block_bounds`].
+pub(super) fn block_bounds(
+    table: &[u8],
+    block: &[u8],
+    line: &Line,
+    limit: f32,
+    _ahead: &[u8],
+    bounds: &mut [f32; BLOCK_ROWS],
+) -> u32 {
+    let codes = assert_block(table, block);
+    let mut sums = [0u32; BLOCK_ROWS];
+    let groups = block[..codes].chunks_exact(GROUP_BYTES);
+    for (entries, group) in table.chunks_exact(GROUP_BYTES).zip(groups) {
+        for (row, byte) in group.iter().enumerate() {
+            sums[row] += u32::from(entries[usize::from(byte & 15)]);
+            sums[row + 16] += u32::from(entries[usize::from(byte >> 4)]);
+        }
+    }
+    let mut within = 0;
+    for (row, sum) in sums.into_iter().enumerate() {
+        let (a, b) = block_factors(block, row);
+        bounds[row] = line.bound(a, b, sum);
+        within |= u32::from(bounds[row] <= limit) << row;
+    }
+    within
+}
+
+/// See [`crate::Kernels::row_sums`].
+pub(super) fn row_sums(planes: &[u64], negative: &[u64], codes: &[u8], sums: &mut [u32]) {
+    let words = assert_rows(planes, negative, codes, sums);
+    if words == 0 {
+        return sums.fill(0);
+    }
+    for (sum, code) in sums.iter_mut().zip(codes.chunks_exact(8 * words)) {
+        *sum = row_sum(planes, negative, code);
+    }
+}
+
+/// One row's sum; instruction sets with a popcount compile it anew.
+#[inline(always)]
+pub(super) fn row_sum(planes: &[u64], negative: &[u64], code: &[u8]) -> u32 {
+    let mut total = 0;
+    for (place, plane) in planes.chunks_exact(negative.len()).enumerate() {
+        let words = code.as_chunks::<8>().0.iter().zip(negative).zip(plane);
+        let counts = words.map(|((word, negative), plane)| {
+            ((u64::from_le_bytes(*word) ^ negative) & plane).count_ones()
+        });
+        total += counts.sum::<u32>() << place;
+    }
+    total
+}
+
+/// See [`crate::Kernels::hadamard`].
+pub(super) fn hadamard(signs: &[f32], x: &mut [f32]) {
+    assert_transformable(signs, x);
+    x.iter_mut().zip(signs).for_each(|(x, sign)| *x *= sign);
+    let mut stride = 1;
+    while stride < x.len() {
+        for pair in x.chunks_exact_mut(2 * stride) {
+            let (low, high) = pair.split_at_mut(stride);
+            for (a, b) in low.iter_mut().zip(high) {
+                (*a, *b) = (*a + *b, *a - *b);
+            }
+        }
+        stride *= 2;
+    }
+}

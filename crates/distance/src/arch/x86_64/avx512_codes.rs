@@ -1,0 +1,173 @@
+//! Code kernels with AVX-512 (BW for byte shuffles, VPOPCNTDQ for plane counts).
+//!
+//! Blocks: a register holds four groups of 16 rows' bytes; two shuffles look up
+//! its low and high halves. Four registers' look-ups add up in bytes (entries of
+//! one group never sum above 63), then widen into u16: even and odd rows apart.
+
+use crate::codes::{
+    BLOCK_FACTOR_BYTES, BLOCK_ROWS, CHUNK_GROUPS, GROUP_BYTES, Line, PLANES, assert_block,
+    assert_rows,
+};
+use core::arch::x86_64::*;
+
+/// Bytes of 64 dimensions of a block or a table: four registers.
+const STEP: usize = 256;
+/// Words of a row in one register.
+const WORDS: usize = 8;
+
+/// See [`crate::Kernels::block_bounds`].
+pub(super) fn block_bounds(
+    table: &[u8],
+    block: &[u8],
+    line: &Line,
+    limit: f32,
+    ahead: &[u8],
+    bounds: &mut [f32; BLOCK_ROWS],
+) -> u32 {
+    let codes = assert_block(table, block);
+    // SAFETY: reachable only through the table, which `kernels_named` hands out
+    // after it detected these features; the shapes were asserted.
+    unsafe { bounds_of(table, block, codes, line, limit, ahead, bounds) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn bounds_of(
+    table: &[u8],
+    block: &[u8],
+    codes: usize,
+    line: &Line,
+    limit: f32,
+    ahead: &[u8],
+    bounds: &mut [f32; BLOCK_ROWS],
+) -> u32 {
+    // SAFETY: table has `codes` bytes, block `codes` + 256; chunks end at
+    // multiples of STEP; factors are read at their four quarters. Prefetches
+    // never fault, and `ahead` is only used as an address.
+    unsafe {
+        let mut sums = [_mm512_setzero_si512(); 2];
+        let mut at = 0;
+        while at < codes {
+            let end = codes.min(at + CHUNK_GROUPS * GROUP_BYTES);
+            let chunk = chunk_sums(table.as_ptr(), block.as_ptr(), at, end, ahead.as_ptr());
+            sums[0] = _mm512_add_epi32(sums[0], chunk[0]);
+            sums[1] = _mm512_add_epi32(sums[1], chunk[1]);
+            at = end;
+        }
+        for line in (codes..codes + BLOCK_FACTOR_BYTES).step_by(64) {
+            _mm_prefetch::<_MM_HINT_T0>(ahead.as_ptr().wrapping_add(line).cast());
+        }
+        let factors = block.as_ptr().add(codes).cast::<f32>();
+        let (add, shift) = (_mm512_set1_ps(line.add), _mm512_set1_ps(line.shift));
+        let (scale, limit) = (_mm512_set1_ps(line.scale), _mm512_set1_ps(limit));
+        let mut within = 0u32;
+        for (half, sum) in sums.into_iter().enumerate() {
+            let a = _mm512_loadu_ps(factors.add(16 * half));
+            let b = _mm512_loadu_ps(factors.add(32 + 16 * half));
+            let product = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, shift);
+            let bound = _mm512_fnmadd_ps(b, product, _mm512_add_ps(a, add));
+            _mm512_storeu_ps(bounds.as_mut_ptr().add(16 * half), bound);
+            let below = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(bound, limit);
+            within |= u32::from(below) << (16 * half);
+        }
+        within
+    }
+}
+
+/// The u32 sums of rows 0–15 and 16–31 over bytes [at, end) of table and block.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+unsafe fn chunk_sums(
+    table: *const u8,
+    block: *const u8,
+    mut at: usize,
+    end: usize,
+    ahead: *const u8,
+) -> [__m512i; 2] {
+    // SAFETY: see the caller.
+    unsafe {
+        let nibble = _mm512_set1_epi8(15);
+        let byte = _mm512_set1_epi16(255);
+        // Even and odd rows of the low halves, then of the high halves.
+        let mut wide = [_mm512_setzero_si512(); 4];
+        while at < end {
+            let mut low = _mm512_setzero_si512();
+            let mut high = _mm512_setzero_si512();
+            for i in (at..at + STEP).step_by(64) {
+                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(i).cast());
+                let codes = _mm512_loadu_si512(block.add(i).cast());
+                let entries = _mm512_loadu_si512(table.add(i).cast());
+                let upper = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), nibble);
+                let lower = _mm512_and_si512(codes, nibble);
+                low = _mm512_add_epi8(low, _mm512_shuffle_epi8(entries, lower));
+                high = _mm512_add_epi8(high, _mm512_shuffle_epi8(entries, upper));
+            }
+            wide[0] = _mm512_add_epi16(wide[0], _mm512_and_si512(low, byte));
+            wide[1] = _mm512_add_epi16(wide[1], _mm512_srli_epi16::<8>(low));
+            wide[2] = _mm512_add_epi16(wide[2], _mm512_and_si512(high, byte));
+            wide[3] = _mm512_add_epi16(wide[3], _mm512_srli_epi16::<8>(high));
+            at += STEP;
+        }
+        [
+            woven(quarters(wide[0]), quarters(wide[1])),
+            woven(quarters(wide[2]), quarters(wide[3])),
+        ]
+    }
+}
+
+/// The sum of a register's quarters: it holds four groups side by side.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn quarters(wide: __m512i) -> __m128i {
+    let low = _mm512_castsi512_si256(wide);
+    let half = _mm256_add_epi16(low, _mm512_extracti64x4_epi64::<1>(wide));
+    _mm_add_epi16(
+        _mm256_castsi256_si128(half),
+        _mm256_extracti128_si256::<1>(half),
+    )
+}
+
+/// Even and odd rows back in order, as u32.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn woven(even: __m128i, odd: __m128i) -> __m512i {
+    let first = _mm_unpacklo_epi16(even, odd);
+    let second = _mm_unpackhi_epi16(even, odd);
+    _mm512_cvtepu16_epi32(_mm256_set_m128i(second, first))
+}
+
+/// See [`crate::Kernels::row_sums`].
+pub(super) fn row_sums(planes: &[u64], negative: &[u64], codes: &[u8], sums: &mut [u32]) {
+    let words = assert_rows(planes, negative, codes, sums);
+    // SAFETY: as `block_bounds`.
+    unsafe { sums_of(planes, negative, codes, words, sums) }
+}
+
+#[target_feature(enable = "avx512f,avx512vpopcntdq")]
+unsafe fn sums_of(planes: &[u64], negative: &[u64], codes: &[u8], words: usize, sums: &mut [u32]) {
+    // SAFETY: row r spans `words` u64 at 8 · words · r of `codes`, plane p the
+    // same number at words · p; lanes beyond a row's end are masked.
+    unsafe {
+        for (row, sum) in sums.iter_mut().enumerate() {
+            let code = codes.as_ptr().add(8 * words * row).cast::<i64>();
+            let mut counts = [_mm512_setzero_si512(); PLANES];
+            for at in (0..words).step_by(WORDS) {
+                let lanes = (words - at).min(WORDS);
+                let mask = (0xffu32 >> (WORDS - lanes)) as __mmask8;
+                let word = _mm512_maskz_loadu_epi64(mask, code.add(at));
+                let flip = _mm512_maskz_loadu_epi64(mask, negative.as_ptr().add(at).cast());
+                let counted = _mm512_xor_si512(word, flip);
+                for (plane, count) in counts.iter_mut().enumerate() {
+                    let plane = planes.as_ptr().add(plane * words + at).cast();
+                    let both = _mm512_and_si512(counted, _mm512_maskz_loadu_epi64(mask, plane));
+                    *count = _mm512_add_epi64(*count, _mm512_popcnt_epi64(both));
+                }
+            }
+            // Horner's rule over the planes.
+            let mut total = counts[PLANES - 1];
+            for count in counts[..PLANES - 1].iter().rev() {
+                total = _mm512_add_epi64(_mm512_add_epi64(total, total), *count);
+            }
+            *sum = _mm512_reduce_add_epi64(total) as u32;
+        }
+    }
+}

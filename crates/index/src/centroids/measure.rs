@@ -1,0 +1,103 @@
+//! How many lists a query must look at: measured on rows held out of training.
+//!
+//! 1. The true nearest `NEIGHBOURS` of each held-out row in the training sample, by
+//!    an exact scan.
+//! 2. The place of each neighbour's list in the order in which the query would
+//!    look at lists.
+//! 3. The share of all neighbours found by looking at p lists, for a ladder of p.
+//!
+//! A sample is thinner than the collection, so its neighbours lie farther away and
+//! spread over more lists: the measured count errs on the safe side.
+
+use super::{Centroids, ChooseScratch, parallel};
+use vexlake_distance::{LookupTable, Metric, TopK};
+
+/// Neighbours per held-out row.
+const NEIGHBOURS: usize = 10;
+/// Rungs of the ladder: each is a tenth more lists than the one before, so that
+/// 2²⁴ lists have 180.
+const RUNG: f32 = 1.1;
+/// Rows per call of the row kernel.
+const BATCH: usize = 64;
+
+pub(super) fn recall_curve(
+    centroids: &Centroids,
+    sample: &[f32],
+    queries: &[f32],
+    threads: usize,
+) -> Vec<(f32, u32)> {
+    let dim = centroids.space.code_dim();
+    let count = queries.len() / dim;
+    if count == 0 {
+        return Vec::new();
+    }
+    let lists: Vec<u32> = parallel::map_chunks(threads, sample, dim, |rows| {
+        let (mut table, mut scratch) = (LookupTable::default(), ChooseScratch::default());
+        let lists = rows.chunks_exact(dim);
+        lists
+            .map(|row| centroids.nearest(row, &mut table, &mut scratch).0)
+            .collect::<Vec<u32>>()
+    })
+    .concat();
+    let places = parallel::map(threads, count, |query| {
+        places_of_neighbours(centroids, sample, &lists, &queries[query * dim..][..dim])
+    });
+    let mut places: Vec<u32> = places.concat();
+    places.sort_unstable();
+    let mut curve: Vec<(f32, u32)> = Vec::new();
+    let mut probes = 1u32;
+    loop {
+        let found = places.partition_point(|place| *place < probes);
+        let share = found as f32 / places.len().max(1) as f32;
+        if curve.last().is_none_or(|(last, _)| *last < share) {
+            curve.push((share, probes));
+        }
+        if probes as usize >= centroids.count() || share >= 1.0 {
+            return curve;
+        }
+        let next = (probes as f32 * RUNG).ceil() as u32;
+        probes = next.min(centroids.count() as u32);
+    }
+}
+
+/// Where the lists of a query's true neighbours come in its order of lists.
+fn places_of_neighbours(
+    centroids: &Centroids,
+    sample: &[f32],
+    lists: &[u32],
+    query: &[f32],
+) -> Vec<u32> {
+    let space = &centroids.space;
+    let dim = space.code_dim();
+    let kernels = space.kernels();
+    let mut top = TopK::new(NEIGHBOURS);
+    let mut keys = [0.0f32; BATCH];
+    // ⟨q, o⟩ as received is ⟨q' + origin, o'⟩ up to a constant of the query.
+    let own = space.own(query);
+    for (batch, rows) in sample.chunks(BATCH * dim).enumerate() {
+        let keys = &mut keys[..rows.len() / dim];
+        if space.metric() == Metric::InnerProduct {
+            (kernels.dot_rows)(&own, rows, keys);
+            keys.iter_mut().for_each(|key| *key = -*key);
+        } else {
+            (kernels.l2_rows)(query, rows, keys);
+        }
+        for (row, key) in keys.iter().enumerate() {
+            if *key <= top.worst() {
+                top.push(*key, (batch * BATCH + row) as u64);
+            }
+        }
+    }
+    let (mut table, mut scratch) = (LookupTable::default(), ChooseScratch::default());
+    let mut chosen = Vec::new();
+    table.build(kernels, query);
+    centroids.choose(query, &table, centroids.count(), &mut scratch, &mut chosen);
+    let mut place = vec![0; centroids.count()];
+    for (at, chosen) in chosen.iter().enumerate() {
+        place[chosen.list as usize] = at as u32;
+    }
+    let found = top.into_sorted().into_iter();
+    found
+        .map(|(_, row)| place[lists[row as usize] as usize])
+        .collect()
+}
