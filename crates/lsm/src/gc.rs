@@ -6,8 +6,9 @@
 //!    From here on no commit can add a name older than the cutoff, so what is older and
 //!    unreferenced stays unreferenced.
 //! 2. Delete commit slots and bases below `retain_from` that no pin needs.
-//! 3. Collect what every retained and pinned version reaches. List segments and
-//!    shadow objects; delete those older than the cutoff that nothing reaches.
+//! 3. Collect what every retained and pinned version reaches. List segments, shadow
+//!    objects and centroids; delete those older than the cutoff that nothing reaches.
+//!    A version reaches the centroids of its segments, also those that are replaced.
 //!
 //! LIST only finds candidates: an object it does not show stays until the next run.
 //! Each retained version counts as its own commit has it: a base may reference a shadow
@@ -30,6 +31,9 @@ use crate::state::{Delta, IncarnationState, Mark};
 /// Commits that a mark has to give up where it frees nothing else: it is a commit itself,
 /// so with one, an idle incarnation would get a mark for the last mark, for ever.
 const SLOTS_MIN: u64 = 2;
+
+/// Where the objects lie that commits name by ULID.
+const PREFIXES: [&str; 3] = ["seg/", "shadow/", "centroids/"];
 
 /// What a run may do.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -58,7 +62,7 @@ pub struct Collected {
     pub retain_from: u64,
     /// Commit slots and bases deleted.
     pub slots: u64,
-    /// Segments and shadow objects deleted.
+    /// Segments, shadow objects and centroids deleted.
     pub objects: Vec<String>,
     /// Bytes of those.
     pub bytes: u64,
@@ -117,11 +121,11 @@ impl Incarnation {
         Ok(collected)
     }
 
-    /// Keys and sizes of segments and shadow objects older than the cutoff that no
+    /// Keys and sizes of segments, shadow objects and centroids older than the cutoff that no
     /// readable version references.
     async fn doomed(&self, reached: &Reached, cutoff_ms: u64) -> Result<Vec<(String, u64)>> {
         let mut doomed = Vec::new();
-        for prefix in ["seg/", "shadow/"] {
+        for prefix in PREFIXES {
             for listed in self.store.list(prefix).await? {
                 let rest = listed.key.strip_prefix(prefix);
                 let name = rest.and_then(|rest| rest.split('/').next());
@@ -157,7 +161,7 @@ impl Incarnation {
 /// change, so a second look only needs those that came since.
 #[derive(Default)]
 struct Reached {
-    /// Segments and shadow objects.
+    /// Segments, shadow objects and centroids.
     ids: BTreeSet<Ulid>,
     /// Pinned versions below the retained ones.
     pins: BTreeSet<u64>,
@@ -169,10 +173,11 @@ impl Reached {
     fn note(&mut self, state: &IncarnationState) {
         self.ids.extend(state.segments.keys().copied());
         self.ids.extend(state.shadow_objects());
+        self.ids.extend(state.centroids.live.keys().copied());
     }
 }
 
-/// Ends an incarnation: the last commit, then its segments and shadow objects. HEAD,
+/// Ends an incarnation: the last commit, then its segments, shadow objects and centroids. HEAD,
 /// slots and bases stay, and fence whoever still writes. Safe to run again after a crash,
 /// and done by the commits alone: what cannot be opened any more can still leave.
 ///
@@ -188,7 +193,7 @@ pub(crate) async fn retire(manifest: &Manifest<IncarnationState>, author: &Autho
         }
     }
     let store = manifest.store();
-    for prefix in ["seg/", "shadow/"] {
+    for prefix in PREFIXES {
         for listed in store.list(prefix).await? {
             store.delete(&listed.key).await?;
         }

@@ -15,6 +15,7 @@
 
 pub mod append;
 mod catalog;
+mod centroids;
 mod compact;
 mod describe;
 mod error;
@@ -52,6 +53,6 @@ pub use pools::Pools;
 pub use search::{Answers, Hit, K_MAX, Scope, Search};
 pub use snapshot::Snapshot;
 pub use state::{
-    Checkpoint, Delta, Fingerprint, IncarnationState, Ledger, NewSource, Schema, Source,
+    CentroidVersions, CentroidsMeta, Checkpoint, Delta, Fingerprint, IncarnationState, Ledger, NewSource, Schema, Source,
 };
 pub use verify::{Report, Verification};

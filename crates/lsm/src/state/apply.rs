@@ -17,6 +17,8 @@
 //! - **delete-needed**: a delete is dropped only when nothing older can arrive.
 //! - **source-shut**: a replaced epoch appends nothing once deletes were dropped.
 //! - **mark-monotone**: a mark never takes back what an earlier one gave up.
+//! - **centroids-next**: centroids replace those in use, under a new name.
+//! - **centroids-live**: the centroids of an added segment's lists are there.
 //! - **pin-readable / pin-new / pin-live**: a pin keeps a version that can still be
 //!   read, under a name that is free; only the pair of both ends it.
 //! - **source-new**: a source gets an id above all that the committer saw.
@@ -32,7 +34,7 @@ use super::{
 };
 use crate::shadow::{ShadowRefs, Shadows};
 
-fn violation<T>(rule: &'static str, message: String) -> Result<T, Violation> {
+pub(super) fn violation<T>(rule: &'static str, message: String) -> Result<T, Violation> {
     Err(Violation { rule, message })
 }
 
@@ -118,6 +120,7 @@ impl IncarnationState {
                     ),
                 );
             }
+            self.check_centroids(meta)?;
             let added = SegmentState {
                 meta: meta.clone(),
                 shadow: ShadowRefs::default(),
@@ -294,6 +297,7 @@ impl IncarnationState {
                     );
                 }
                 next.mark = Some(*mark);
+                next.forget_centroids();
             }
             Delta::Pin {
                 name,
@@ -362,6 +366,10 @@ impl IncarnationState {
                 partition,
                 start,
             } => next.add_partition(*source, *partition, *start)?,
+            Delta::Centroids {
+                replaces,
+                centroids,
+            } => next.replace_centroids(*replaces, centroids)?,
             Delta::Retire {} => next.retired = true,
         }
         Ok(next)

@@ -31,6 +31,7 @@ fn segment(number: u64, rows: u32, deletes: u32) -> SegmentMeta {
         log_time_min: 0,
         log_time_max: 0,
         hash: hash(number),
+        centroids: None,
         created_ms: BEGIN_MS + number,
     }
 }

@@ -138,7 +138,7 @@ impl Fixture {
     }
 
     pub async fn open_with(&self, cache: BlockCache) -> SegmentReader {
-        SegmentReader::open(self.store.clone(), &self.meta, &self.schema, cache)
+        SegmentReader::open(self.store.clone(), &self.meta, &self.schema, cache, None)
             .await
             .expect("opens")
     }

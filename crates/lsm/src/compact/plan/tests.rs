@@ -34,6 +34,7 @@ fn state(segments: &[(u64, u32)]) -> IncarnationState {
             log_time_min: 0,
             log_time_max: 0,
             hash: EntryHash::default(),
+            centroids: None,
             created_ms: 0,
         };
         state.segments.insert(
