@@ -16,8 +16,10 @@ use vexlake_store::Store;
 use crate::error::{Error, Result};
 use crate::state::{CentroidsMeta, IncarnationState, Schema};
 
-/// Rows encoded at once: enough to pay for the buffers, 3 MiB at 768 dimensions.
-const ENCODE_ROWS: usize = 1024;
+/// Rows encoded at once by each thread: what crates/index gives a thread as one piece.
+const ENCODE_ROWS: usize = 4096;
+/// Floats of rows gathered for that at most: 32 MiB.
+const ENCODE_FLOATS_MAX: usize = 8 << 20;
 
 /// Where the object of a version lies.
 pub fn object_key(version: &Ulid) -> String {
@@ -128,7 +130,7 @@ impl<'a> Encoder<'a> {
     pub fn push(&mut self, vector: &[f32]) -> Result<()> {
         self.batch.extend_from_slice(vector);
         let full = ENCODE_ROWS * self.threads * self.centroids.space().dim();
-        if self.batch.len() >= full {
+        if self.batch.len() >= full.min(ENCODE_FLOATS_MAX) {
             self.encode_batch()?;
         }
         Ok(())

@@ -134,10 +134,10 @@ impl Snapshot {
                     Some(view) => view.reader.clone(),
                     None => {
                         let scoped = store.scoped(&format!("seg/{id}"));
-                            let version = segment.meta.centroids;
-                            let own = version.and_then(|version| centroids.get(&version).cloned());
-                            let cache = cache.clone();
-                            SegmentReader::open(scoped, &segment.meta, schema, cache, own).await?
+                        let version = segment.meta.centroids;
+                        let own = version.and_then(|version| centroids.get(&version).cloned());
+                        let cache = cache.clone();
+                        SegmentReader::open(scoped, &segment.meta, schema, cache, own).await?
                     }
                 };
                 let shadow = shadow::union(id, &segment.shadow, objects);
@@ -185,6 +185,11 @@ impl Snapshot {
     /// The incarnation's state at this version.
     pub fn state(&self) -> &IncarnationState {
         &self.head.state
+    }
+
+    /// What new segments are listed by; none in a small collection.
+    pub fn current_centroids(&self) -> Option<&Arc<Centroids>> {
+        self.centroids.get(&self.state().centroids.current?)
     }
 
     /// The newest committed entry of each key: the one that is not hidden.

@@ -171,7 +171,8 @@ impl ReadCounts {
         self.held.fetch_add(items, Ordering::Relaxed);
     }
 
-    pub(crate) fn add_loaded(&self, items: u64, requests: u64, bytes: u64) {
+    /// Counts items that were read.
+    pub fn add_loaded(&self, items: u64, requests: u64, bytes: u64) {
         self.loaded.fetch_add(items, Ordering::Relaxed);
         self.requests.fetch_add(requests, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);

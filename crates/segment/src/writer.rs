@@ -112,7 +112,11 @@ impl SegmentWriter {
     pub fn set_lists(&mut self, object: Vec<u8>) -> Result<()> {
         let head = ListsHead::decode(&object).map_err(SegmentError::lists)?;
         if !head.is_in_list_order() {
-            return Err(SegmentError::invalid("the order of rows", "another", "that of lists"));
+            return Err(SegmentError::invalid(
+                "the order of rows",
+                "another",
+                "that of lists",
+            ));
         }
         self.lists = Some((Ulid::from(head.version()), object));
         Ok(())

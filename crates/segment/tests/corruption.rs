@@ -116,9 +116,14 @@ async fn should_name_the_damage_when_index_and_parquet_are_both_damaged() {
         let good = std::fs::read(fixture.path(name)).expect("reads");
         flip_every_byte(&fixture, name, async |at| {
             let cache = BlockCache::new(1 << 20);
-            let opened =
-                SegmentReader::open(fixture.store.clone(), &fixture.meta, &fixture.schema, cache, None)
-                    .await;
+            let opened = SegmentReader::open(
+                fixture.store.clone(),
+                &fixture.meta,
+                &fixture.schema,
+                cache,
+                None,
+            )
+            .await;
             let error = opened.expect_err("nothing to rebuild from");
             assert_eq!(
                 error.kind(),
@@ -164,8 +169,14 @@ async fn should_say_not_found_when_the_data_is_gone() {
     }
     fixture.store.delete(INDEX_FILE).await.expect("deletes");
     let cache = BlockCache::new(1 << 20);
-    let opened =
-        SegmentReader::open(fixture.store.clone(), &fixture.meta, &fixture.schema, cache, None).await;
+    let opened = SegmentReader::open(
+        fixture.store.clone(),
+        &fixture.meta,
+        &fixture.schema,
+        cache,
+        None,
+    )
+    .await;
     assert_eq!(opened.expect_err("gone").kind(), SegmentErrorKind::NotFound);
 }
 

@@ -74,7 +74,9 @@ impl IncarnationState {
         if version.timestamp_ms() < cutoff || self.centroids.live.contains_key(&version) {
             return violation(
                 "centroids-next",
-                format!("centroids {version} are not new, or older than the mark's cutoff {cutoff}"),
+                format!(
+                    "centroids {version} are not new, or older than the mark's cutoff {cutoff}"
+                ),
             );
         }
         self.centroids.live.insert(version, centroids.clone());

@@ -217,6 +217,23 @@ pub async fn merge(handle: &Incarnation, spec: &Spec) -> Result<Merged> {
         .await
 }
 
+/// Does whatever a spec says, without a bound.
+pub async fn run_spec(handle: &Incarnation, spec: &Spec) -> Result<Merged> {
+    let (never, silent) = (AtomicBool::new(false), |_| {});
+    handle
+        .run(spec, &MergeOptions::default(), &never, &silent)
+        .await
+}
+
+/// A training on all segments.
+pub fn training_of(handle: &Incarnation) -> Spec {
+    Spec {
+        kind: "train".to_owned(),
+        replaces: handle.snapshot().state().centroids.current,
+        ..spec_of(handle, None)
+    }
+}
+
 /// A merge of these segments, or of all, that drops every delete that may go.
 pub fn spec_of(handle: &Incarnation, inputs: Option<Vec<Ulid>>) -> Spec {
     let snapshot = handle.snapshot();
@@ -231,6 +248,7 @@ pub fn spec_of(handle: &Incarnation, inputs: Option<Vec<Ulid>>) -> Spec {
         predicted_bytes: 0,
         entries_in: 0,
         drop_deletes_before: snapshot.state().horizon(),
+        replaces: None,
         version: snapshot.version(),
     }
 }
@@ -243,6 +261,8 @@ pub fn eager() -> Policy {
         shadow_ratio: 0.4,
         delete_retention_ms: 3,
         delete_ratio: 0.2,
+        train_rows_min: 6,
+        train_growth: 2.0,
         ..Policy::default()
     }
 }

@@ -34,10 +34,10 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::OnceCell;
 use ulid::Ulid;
-use vexlake_index::Centroids;
 use vectors::Block;
 #[cfg(test)]
 pub(crate) use vectors::plan_blocks;
+use vexlake_index::Centroids;
 use vexlake_store::Store;
 
 /// An open segment. Cheap to clone; clones share everything.

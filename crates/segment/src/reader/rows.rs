@@ -38,7 +38,9 @@ impl SegmentReader {
                 .collect())
         };
         let cache = &self.0.cache;
-        let rows = cache.pages(self.0.meta.id, Part::Row, &wanted, load).await?;
+        let rows = cache
+            .pages(self.0.meta.id, Part::Row, &wanted, load)
+            .await?;
         for ((place, _), row) in missing.into_iter().zip(rows) {
             cast_slice_mut(&mut values[place * dim..(place + 1) * dim]).copy_from_slice(&row);
         }

@@ -173,8 +173,10 @@ impl SegmentReader {
         Ok(self.0.store.get_ranges(DATA_FILE, ranges).await?)
     }
 
-    /// The vectors of a range of records, past the cache.
-    pub(super) async fn vectors_between(&self, rows: Range<u32>) -> Result<Vec<f32>> {
+    /// The vectors of a range of records in one round of reads, past the cache. Fails with
+    /// Invalid beyond `rows`.
+    pub async fn vectors_between(&self, rows: Range<u32>) -> Result<Vec<f32>> {
+        let rows = self.check_rows(u64::from(rows.start)..u64::from(rows.end))?;
         if rows.is_empty() {
             return Ok(vec![]);
         }
