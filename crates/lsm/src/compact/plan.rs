@@ -35,9 +35,13 @@ const TIER_FLOOR_BYTES: u64 = 1 << 20;
 /// Below this an exact scan of everything is as good: 20,000 rows of 768 floats are 60 MB,
 /// some 6 ms of one core's memory bandwidth.
 pub(super) const TRAIN_ROWS_MIN: u64 = 20_000;
-/// Rows a list at most, on average, relative to what training aimed at. Training again
-/// costs a rewrite of everything: at a factor of four all of them together cost a third.
+/// Training again costs a rewrite of everything: at a factor of four, all that came before
+/// cost a third of the last one.
 const TRAIN_GROWTH: f64 = 4.0;
+/// Choosing lists costs as much as scanning them at some 200 rows a list (crates/index).
+const ROWS_PER_LIST: u64 = 200;
+/// Centroids at most: 65,536 of 768 floats are 200 MB in every process.
+const LISTS_MAX: u64 = 1 << 16;
 /// Segments that training samples: the largest; a payload of 1,024 names has 27 KiB.
 const TRAIN_INPUTS_MAX: usize = 1024;
 /// Seven days: a backfill of a week comes in behind its deletes.
@@ -68,6 +72,8 @@ pub struct Policy {
     pub train_rows_min: u64,
     /// Growth since the last training at which they are trained again.
     pub train_growth: f64,
+    /// Rows of a list, on average, that training aims at.
+    pub rows_per_list: u64,
 }
 
 /// What a caller may say about a plan.
@@ -112,6 +118,7 @@ impl Default for Policy {
             delete_ratio: 0.1,
             train_rows_min: TRAIN_ROWS_MIN,
             train_growth: TRAIN_GROWTH,
+            rows_per_list: ROWS_PER_LIST,
         }
     }
 }
@@ -143,8 +150,15 @@ pub struct Spec {
     /// The centroids that a training replaces; none the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<Ulid>,
+    /// How many centroids to train; 0 of a merge.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lists: u32,
     /// Version the plan was made on.
     pub version: u64,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Bytes, entries and shadowed entries of a live segment.
@@ -335,6 +349,7 @@ impl<'a> Plan<'a> {
             kind: "train".to_owned(),
             predicted_bytes: 0,
             replaces: last.map(|last| last.version),
+            lists: (rows / self.policy.rows_per_list.max(1)).clamp(1, LISTS_MAX) as u32,
             drop_deletes_before: None,
             ..self.spec(&inputs, reason)
         })
@@ -378,6 +393,7 @@ impl<'a> Plan<'a> {
             entries_in: inputs.iter().map(|w| w.entries).sum(),
             drop_deletes_before: self.drop_deletes_before,
             replaces: None,
+            lists: 0,
             version: self.version,
         }
     }

@@ -34,9 +34,14 @@ const READ_ROWS: usize = 1024;
 /// Parts of the memory that the sample may take; its rotated copy takes as much, k-means
 /// some more.
 const SAMPLE_MEMORY_SHARE: u64 = 4;
+/// Rounds of k-means: more move centroids by less than a sample errs.
+const ROUNDS: usize = 10;
 /// Share of the true neighbours whose lists a query looks at by default. Some are lost
 /// after that, to estimates: the promise is .98.
 const PROBES_RECALL: f32 = 0.99;
+/// Lists on top of that: where few lists do, the next neighbours of a list's border decide,
+/// and a list more costs a microsecond.
+const PROBES_MARGIN: usize = 1;
 
 impl Incarnation {
     /// Does what a spec says: merges or trains.
@@ -81,7 +86,10 @@ impl Incarnation {
             return Ok(ended(Ended::Superseded, snapshot.version()));
         }
         let control = (cancelled, progress);
-        let sample = match self.sample(&views, rows, options, control).await {
+        let sample = match self
+            .sample(&views, (rows, spec.lists), options, control)
+            .await
+        {
             Ok(Some(sample)) => sample,
             Ok(None) => return Ok(ended(Ended::Cancelled, snapshot.version())),
             // The next plan names the segments that took the place of those.
@@ -99,10 +107,11 @@ impl Incarnation {
             phase,
         };
         progress(at("train"));
-        let centroids = self.train_on(&snapshot, &sample)?;
+        let centroids = self.train_on(&snapshot, &sample, spec.lists as usize)?;
         let version = Ulid::from(centroids.version());
         progress(at("upload"));
-        let probes = centroids.probes_for(PROBES_RECALL) as u32;
+        let probes = centroids.probes_for(PROBES_RECALL) + PROBES_MARGIN;
+        let probes = probes.min(centroids.count()) as u32;
         let meta = upload(
             &self.store,
             version,
@@ -133,7 +142,7 @@ impl Incarnation {
                     let version = committed.version;
                     self.show(committed).await?;
                     return Ok(Merged {
-                        rows: (sample.len() / dim) as u64,
+                        bytes_in: sample.len() as u64 * 4,
                         bytes_out: meta.bytes,
                         ..ended(Ended::Done, version)
                     });
@@ -152,14 +161,15 @@ impl Incarnation {
     async fn sample(
         &self,
         views: &[&SegmentView],
-        rows: u64,
+        (rows, lists): (u64, u32),
         options: &MergeOptions,
         (cancelled, progress): Control<'_>,
     ) -> Result<Option<Vec<f32>>> {
         let row_bytes = u64::from(self.manifest.head().state.schema.dim) * 4;
-        let lists = TrainOptions::for_rows(0, rows as usize, 0, 1).lists as u64;
         let fit = options.memory_bytes_max / SAMPLE_MEMORY_SHARE / row_bytes;
-        let wanted = (lists * SAMPLE_ROWS_PER_LIST).min(fit).clamp(1, rows);
+        let wanted = (lists as u64 * SAMPLE_ROWS_PER_LIST)
+            .min(fit)
+            .clamp(1, rows);
         let step = rows.div_ceil(wanted) as usize;
         let mut pace = Pace::new(options.bytes_per_second_max);
         let mut sample = Vec::with_capacity((wanted * row_bytes / 4) as usize);
@@ -188,16 +198,17 @@ impl Incarnation {
         Ok(Some(sample))
     }
 
-    fn train_on(&self, snapshot: &Snapshot, sample: &[f32]) -> Result<Centroids> {
+    fn train_on(&self, snapshot: &Snapshot, sample: &[f32], lists: usize) -> Result<Centroids> {
         let (state, pools) = (snapshot.state(), &self.context.pools);
         let version = u128::from(self.manifest.mint());
         let id = u128::from(self.id);
-        let options = TrainOptions::for_rows(
+        let options = TrainOptions {
             version,
-            snapshot.live_rows as usize,
-            (id >> 64) as u64 ^ id as u64,
-            pools.background_threads(),
-        );
+            lists,
+            rounds: ROUNDS,
+            seed: (id >> 64) as u64 ^ id as u64,
+            threads: pools.background_threads(),
+        };
         let trained = pools.in_background(|| match snapshot.current_centroids() {
             Some(before) => train_in(before.space().clone(), sample, &options),
             None => train(

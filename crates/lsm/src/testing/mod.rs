@@ -48,6 +48,11 @@ pub struct Site {
 impl Site {
     /// A new incarnation of `partitions` partitions that begin at offset 0.
     pub async fn new(metric: Metric, partitions: u32) -> Self {
+        Self::of(schema(metric), partitions).await
+    }
+
+    /// As [`Site::new`] with a schema of the test's own.
+    pub async fn of(schema: Schema, partitions: u32) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let store = Store::directory(directory.path().join("lake")).expect("a store");
         std::fs::create_dir(directory.path().join("spool")).expect("a spool");
@@ -60,8 +65,7 @@ impl Site {
             id,
             draws: Arc::default(),
         };
-        let state =
-            IncarnationState::new(id, "0/t".to_owned(), schema(metric), sources(partitions));
+        let state = IncarnationState::new(id, "0/t".to_owned(), schema, sources(partitions));
         let context = site.context("creator", crash::none());
         let scoped = site.store.scoped(&Incarnation::prefix(id));
         Manifest::create_with(scoped, state, &context.author, context.components)
@@ -114,6 +118,16 @@ impl Site {
         crash: CrashPoint,
     ) -> Result<Arc<Incarnation>> {
         Incarnation::open(store, self.id, self.context(role, crash)).await
+    }
+
+    /// Opens the incarnation with a cache that keeps what it reads.
+    pub async fn open_cached(&self) -> Arc<Incarnation> {
+        let context = Context {
+            cache: BlockCache::new(64 << 20),
+            ..self.context("query", crash::none())
+        };
+        let opened = Incarnation::open(&self.store, self.id, context).await;
+        opened.expect("opened")
     }
 
     /// Moves the clock.
@@ -230,6 +244,7 @@ pub fn training_of(handle: &Incarnation) -> Spec {
     Spec {
         kind: "train".to_owned(),
         replaces: handle.snapshot().state().centroids.current,
+        lists: (handle.snapshot().live_rows / 2).max(1) as u32,
         ..spec_of(handle, None)
     }
 }
@@ -249,6 +264,7 @@ pub fn spec_of(handle: &Incarnation, inputs: Option<Vec<Ulid>>) -> Spec {
         entries_in: 0,
         drop_deletes_before: snapshot.state().horizon(),
         replaces: None,
+        lists: 0,
         version: snapshot.version(),
     }
 }
@@ -263,6 +279,7 @@ pub fn eager() -> Policy {
         delete_ratio: 0.2,
         train_rows_min: 6,
         train_growth: 2.0,
+        rows_per_list: 2,
         ..Policy::default()
     }
 }

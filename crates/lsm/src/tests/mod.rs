@@ -2,5 +2,6 @@
 
 mod crash;
 mod faults;
+mod lists;
 mod model;
 mod patches;
