@@ -41,7 +41,8 @@ pub struct SegmentWriter {
     entries: Entries,
     data: ParquetFile,
     deletes: Option<ParquetFile>,
-    lists: Option<(Ulid, Vec<u8>)>,
+    /// The centroids' version, how many rows the lists hold, and the lists object.
+    lists: Option<(Ulid, u32, Vec<u8>)>,
     folder: TempDir,
 }
 
@@ -118,7 +119,7 @@ impl SegmentWriter {
                 "that of lists",
             ));
         }
-        self.lists = Some((Ulid::from(head.version()), object));
+        self.lists = Some((Ulid::from(head.version()), head.rows(), object));
         Ok(())
     }
 
@@ -138,7 +139,19 @@ impl SegmentWriter {
             files.push(deletes.close(id)?);
         }
         let data = File::open(&data_path).map_err(SegmentError::io(&data_path))?;
-        let (centroids, lists) = self.lists.unzip();
+        let listed = self.lists.as_ref().map(|(_, rows, _)| *rows);
+        if let Some(rows) = listed.filter(|rows| *rows != self.entries.rows) {
+            let expected = format!("those in lists, {rows}");
+            return Err(SegmentError::invalid(
+                "the number of records",
+                self.entries.rows,
+                expected,
+            ));
+        }
+        let (centroids, lists) = self
+            .lists
+            .map(|(version, _, object)| (version, object))
+            .unzip();
         let index = Index::build(id, self.schema, self.entries, &data, lists)?;
 
         let path = self.folder.path().join(INDEX_FILE);
