@@ -28,7 +28,8 @@ const count = z.union([z.number().int().nonnegative(), z.string().regex(/^\d{1,2
 export const compactionSpec = z.looseObject({
   id: z.string().min(1).max(128),
   incarnation: ulid,
-  kind: z.literal("merge"),
+  /** `merge` rewrites its inputs as one segment, `train` samples them for centroids. */
+  kind: z.enum(["merge", "train"]),
   inputs: z.array(ulid).min(1).max(SPEC_INPUTS_MAX),
   reason: z.string().max(REASON_CHARACTERS_MAX),
   bytesIn: count,

@@ -133,6 +133,28 @@ export interface SearchRequest {
   version?: bigint;
   withAttrs: boolean;
   scoreMin?: number;
+  /** EF: scales what a search through lists looks at, around 100. */
+  effort?: number;
+  /** Compare every row. */
+  truth?: boolean;
+}
+
+/** What a search took: up to `waves` of this request, the rest of all requests in its group. */
+export interface SearchCost {
+  /** Lists of codes; 0 where everything was compared exactly. */
+  lists: number;
+  /** Rows compared, by code or exactly. */
+  rowsScanned: number;
+  /** Rows found by code and then compared exactly, and in how many waves. */
+  rowsReranked: number;
+  waves: number;
+  /** Times that it waited for the store. */
+  rounds: number;
+  /** Pages and rows that were in memory, and that were not; requests and bytes for those. */
+  pagesHeld: number;
+  pagesRead: number;
+  requests: number;
+  bytesRead: number;
 }
 
 /** Packed: id i is `ids[idEnds[i - 1] ?? 0 .. idEnds[i]]`; attributes likewise, empty = none. */
@@ -145,6 +167,7 @@ export interface SearchReply {
   attrEnds?: Uint32Array;
   version: bigint;
   rowsScanned: number;
+  cost?: SearchCost;
   error?: { code: ErrorCode; message: string };
 }
 
@@ -197,9 +220,9 @@ export declare class Lake {
   get(request: GetRequest): Promise<GetReply>;
   /** JSON, or an Arrow IPC stream for segments and commits. */
   describe(what: DescribeRequest): Promise<string | Uint8Array>;
-  /** Merges due, as JSON CompactionSpec[]; `options`: memoryBytesMax (as `run` will get), deleteRetentionMs. */
+  /** Merges and trainings due, as JSON CompactionSpec[]; `options`: memoryBytesMax (as `run` will get), deleteRetentionMs. */
   plan(incarnation: string, options?: string): Promise<string>;
-  /** Runs one merge; answers its outcome as JSON. Cancel with alter({op: "cancel", job}). */
+  /** Runs one of them; answers its outcome as JSON. Cancel with alter({op: "cancel", job}). */
   run(
     spec: string,
     onProgress: ((progress: string) => void) | undefined,

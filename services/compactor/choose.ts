@@ -1,5 +1,5 @@
 /**
- * Which of a collection's planned merges to propose now. Pure: a snapshot in, a value out.
+ * Which of a collection's planned jobs, merges and trainings, to propose now. Pure: a snapshot in, a value out.
  *
  * The queue holds one waiting job per collection and one follow-up, so a tick proposes at most one
  * spec per collection: the first of the core's plan, where rewrites of mostly shadowed segments come
@@ -7,7 +7,7 @@
  * - specs that share an input with a job that waits or runs: they would end as superseded, after
  *   having read and written everything for nothing;
  * - specs whose very inputs failed for good a short while ago: a damaged segment must not be read
- *   again every tick. The inputs are compared, so it does not matter how the core names a spec.
+ *   again every tick. Kind and inputs are compared, so it does not matter how the core names a spec.
  */
 import type { CompactionPayload, CompactionSpec } from "../../schemas/jobs.ts";
 import { compactionPayload } from "../../schemas/jobs.ts";
@@ -19,7 +19,7 @@ export const FAILED_PAUSE_MS = 300_000;
 export interface Busy {
   /** Inputs of jobs that wait or run. */
   inputs: ReadonlySet<string>;
-  /** Input lists of jobs that failed within FAILED_PAUSE_MS, as `inputsKey` writes them. */
+  /** Kind and inputs of jobs that failed within FAILED_PAUSE_MS, as `inputsKey` writes them. */
   failed: ReadonlySet<string>;
 }
 
@@ -39,7 +39,7 @@ export function busyOf(pending: JobView[], failed: JobView[], nowMs: number): Bu
 }
 
 function inputsKey(spec: CompactionSpec): string {
-  return spec.inputs.toSorted().join(" ");
+  return [spec.kind, ...spec.inputs.toSorted()].join(" ");
 }
 
 function payloadOf(job: JobView): CompactionPayload | null {

@@ -3,7 +3,7 @@
  *
  * 1. The caps (memory, bytes per second) are this process's, not the payload's: the process that runs
  *    a job knows its memory, the one that planned it does not.
- * 2. `run` merges and commits inside the core. Inputs that are gone end it as `superseded`, which
+ * 2. `run` merges, or trains centroids, and commits inside the core. Inputs that are gone end it as `superseded`, which
  *    is success: somebody else did the work or dropped the collection.
  * 3. An abort is `alter cancel`, said again every CANCEL_INTERVAL_MS until the run has ended: the
  *    first may arrive before the core has registered the job.
@@ -25,8 +25,8 @@ export interface CompactionJobDeps {
   caps: MergeCaps;
   logger: JobLogger;
   metrics: CompactorMetrics;
-  /** Called after each merge that committed: the lake has changed, so a fresh plan is worth making. */
-  onMerged(): void;
+  /** Called after each job that committed: the lake has changed, so a fresh plan is worth making. */
+  onDone(): void;
 }
 
 export function compactionHandler(deps: CompactionJobDeps): JobHandler<CompactionPayload> {
@@ -41,19 +41,22 @@ export function compactionHandler(deps: CompactionJobDeps): JobHandler<Compactio
     };
     const stopCancelling = cancelOnAbort(deps, run.signal, job);
     const stopTimer = deps.metrics.jobSeconds.startTimer({ queue: "compaction" });
-    deps.logger.info({ ...fields, inputs: spec.inputs.length, bytesIn: spec.bytesIn }, "merge started");
+    deps.logger.info(
+      { ...fields, inputs: spec.inputs.length, bytesIn: spec.bytesIn },
+      `${spec.kind} started`,
+    );
     try {
       const result = run.signal.aborted
         ? { status: "cancelled" }
-        : await mergeOnce(deps, JSON.stringify(spec), onProgress, job);
-      deps.metrics.countMerge(result);
-      deps.logger.info({ ...fields, result }, `merge ${result.status}`);
+        : await runOnce(deps, JSON.stringify(spec), onProgress, job);
+      deps.metrics.countJob(result);
+      deps.logger.info({ ...fields, result }, `${spec.kind} ${result.status}`);
       // Not after `superseded`: a plan that keeps losing must wait for the interval, not spin.
-      if (result.status === "done") deps.onMerged();
+      if (result.status === "done") deps.onDone();
       return result;
     } catch (error) {
       deps.metrics.jobsTotal.inc({ queue: "compaction", outcome: "failed" });
-      deps.logger.warn({ ...fields, attempt: run.attempt, err: error }, "merge failed");
+      deps.logger.warn({ ...fields, attempt: run.attempt, err: error }, `${spec.kind} failed`);
       throw error;
     } finally {
       stopTimer();
@@ -62,7 +65,7 @@ export function compactionHandler(deps: CompactionJobDeps): JobHandler<Compactio
   };
 }
 
-async function mergeOnce(
+async function runOnce(
   deps: CompactionJobDeps,
   spec: string,
   onProgress: (text: string) => void,

@@ -88,8 +88,8 @@ export async function startCompactor(config: CompactorConfig, deps: CompactorDep
     graceMs: tuning.gcGraceMs ?? GC_GRACE_MS,
     reason,
   });
-  const onMerged = (): void => void planner.request();
-  runner.handle("compaction", compactionHandler({ lake, caps, logger, metrics, onMerged }));
+  const onDone = (): void => void planner.request();
+  runner.handle("compaction", compactionHandler({ lake, caps, logger, metrics, onDone }));
   runner.handle("gc", gcHandler({ lake, logger, metrics }));
   runner.schedule("gc", {
     id: "gc-all",

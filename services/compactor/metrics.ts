@@ -68,15 +68,18 @@ export class CompactorMetrics {
       help: "end of the last planner tick that reached every collection",
       registers,
     });
-    this.#readBytes = counter("compaction_read_bytes_total", "bytes of merged input segments");
-    this.#writtenBytes = counter("compaction_written_bytes_total", "bytes of segments that merges added");
+    this.#readBytes = counter("compaction_read_bytes_total", "bytes that merges and trainings read");
+    this.#writtenBytes = counter(
+      "compaction_written_bytes_total",
+      "bytes of segments and centroids that they wrote",
+    );
     this.#rows = counter("compaction_rows_total", "rows that merges wrote");
     this.#dropped = counter("compaction_dropped_entries_total", "rows and deletes that merges dropped");
     this.#sweptObjects = counter("gc_deleted_objects_total", "objects that gc deleted");
     this.#sweptBytes = counter("gc_deleted_bytes_total", "bytes that gc deleted");
   }
 
-  countMerge(result: JobResult): void {
+  countJob(result: JobResult): void {
     this.jobsTotal.inc({ queue: "compaction", outcome: result.status });
     if (result.status !== "done") return;
     this.#readBytes.inc(numberOf(result.bytesIn));

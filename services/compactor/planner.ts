@@ -3,7 +3,7 @@
  *
  * 1. Ask the queue what waits, runs and failed lately; away → the tick ends, the next one asks again.
  * 2. Follow the catalog and list its collections; refresh and plan each on its fresh head.
- * 3. Propose at most one merge per collection, deduplicated by incarnation.
+ * 3. Propose at most one job per collection, deduplicated by incarnation.
  *
  * Ticks run at an interval and on request, never two at once: requests made during a tick collapse
  * into one more. One collection that cannot be planned is counted and logged, the others go on.
@@ -130,8 +130,8 @@ export class Planner {
       summary[outcome] += 1;
       metrics.plannedTotal.inc({ outcome });
       const fields = { job: id, collection, spec: spec.id, reason: spec.reason, inputs: spec.inputs.length };
-      if (outcome === "added") logger.info(fields, "merge planned");
-      if (outcome === "refused") logger.warn(fields, "job queue is full, merge left to a later tick");
+      if (outcome === "added") logger.info(fields, `${spec.kind} planned`);
+      if (outcome === "refused") logger.warn(fields, `job queue is full, ${spec.kind} left to a later tick`);
     } catch (error) {
       summary.failed += 1;
       summary.error = `${collection}: ${messageOf(error)}`;

@@ -109,6 +109,8 @@ async fn measure(
         k: 10,
         score_min: None,
         with_attrs: false,
+        effort: None,
+        truth: true,
     };
     // The first search fills the cache; the second finds everything there.
     for _ in 0..2 {

@@ -362,6 +362,7 @@ fn kind_of(delta: Option<&Delta>) -> &'static str {
         Some(Delta::Source { .. }) => "source",
         Some(Delta::Accept { .. }) => "accept",
         Some(Delta::Partition { .. }) => "partition",
+        Some(Delta::Centroids { .. }) => "centroids",
         Some(Delta::Retire {}) => "retire",
     }
 }
@@ -406,6 +407,10 @@ fn summary(delta: &Delta) -> String {
         Delta::Partition {
             partition, start, ..
         } => format!("partition {partition} added from {start}"),
+        Delta::Centroids { centroids, .. } => format!(
+            "{} lists trained on {} rows, {} looked at by default",
+            centroids.lists, centroids.rows, centroids.probes
+        ),
         Delta::Retire {} => String::new(),
     }
 }

@@ -5,6 +5,7 @@
 //! branch on: a table in `services/common` maps a kind to the RESP reply, the job
 //! outcome and the consumer's action.
 
+use vexlake_index::IndexError;
 use vexlake_manifest::ManifestError;
 use vexlake_segment::{SegmentError, SegmentErrorKind};
 use vexlake_store::{StoreError, StoreErrorKind};
@@ -76,6 +77,9 @@ pub enum Error {
     /// A segment could not be read or written.
     #[error(transparent)]
     Segment(#[from] SegmentError),
+    /// Centroids or lists could not be read or made.
+    #[error(transparent)]
+    Index(#[from] IndexError),
     /// The object store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -124,6 +128,10 @@ impl Error {
             Self::Unavailable(_) => ErrorKind::Unavailable,
             Self::Internal(_) => ErrorKind::Internal,
             Self::Store(error) => store_kind(error),
+            Self::Index(error) => match error {
+                IndexError::Corrupt { .. } | IndexError::Version { .. } => ErrorKind::Corrupt,
+                IndexError::Mismatch { .. } | IndexError::BeyondCodes(_) => ErrorKind::Internal,
+            },
             Self::Manifest(error) => match error {
                 ManifestError::Conflict { .. } => ErrorKind::Conflict,
                 ManifestError::Fenced { .. } => ErrorKind::Fenced,

@@ -8,7 +8,8 @@
 //!    between its base and itself. Its whole partition is left out like one that is not
 //!    ours, and 2 begins anew; reported as lost, it is consumed again from its
 //!    checkpoint, where the patch meets that record and the ordinary rule judges it.
-//! 4. Build one segment of what remains and upload it, unless that was done already.
+//! 4. Build one segment of what remains and upload it, unless that was done already. With
+//!    centroids its rows are assigned to lists first and written in their order.
 //! 5. Commit with the shadows of what 2 found: an older entry gets a shadow bit, a newer
 //!    one makes ours born shadowed. A lost race goes back to 2 with the new head; only
 //!    segments added since are probed, everything else found before still stands.
@@ -19,15 +20,17 @@
 //! committed on a base that something committed with or before it has overtaken.
 
 mod probe;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use ulid::Ulid;
-use vexlake_manifest::{Head, ManifestError, State};
-use vexlake_segment::{Built, Delete, Position, Row, SegmentMeta, SegmentWriter, upload};
+use vexlake_manifest::{Head, ManifestError};
+use vexlake_segment::{Position, SegmentMeta};
 
 use self::probe::Probe;
+use self::write::Written;
 use crate::error::{Error, Result};
 use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Incarnation};
 use crate::memtable::{Entry, EntryIndex, Memtable};
@@ -103,7 +106,7 @@ impl Incarnation {
 
     async fn flush_one(&self, memtable: &Arc<Memtable>, flushed: &mut Flushed) -> Result<()> {
         let mut share: Option<Arc<Share>> = None;
-        let mut segment: Option<SegmentMeta> = None;
+        let mut segment: Option<Written> = None;
         let mut probe = Probe::default();
         let mut overtaken = BTreeSet::new();
         for _ in 0..=COMMIT_ATTEMPTS_MAX {
@@ -128,16 +131,13 @@ impl Incarnation {
                 self.show(head).await?;
                 return Ok(());
             }
-            // A mark newer than the name would refuse it, and its sweep may have taken the files.
-            let swept = segment
-                .as_ref()
-                .is_some_and(|s| s.id.timestamp_ms() < head.state.cutoff_ms());
-            if swept
+            let stale = segment.as_ref().is_some_and(|s| s.is_stale(&head.state));
+            if stale
                 || !share
                     .as_ref()
                     .is_some_and(|share| Arc::ptr_eq(share, &ours))
             {
-                segment = self.write_segment(memtable, &ours).await?;
+                segment = self.write_segment(memtable, &ours, &snapshot).await?;
                 (self.context.components.crash)("flush:uploaded");
             }
             share = Some(ours.clone());
@@ -146,7 +146,7 @@ impl Incarnation {
             });
             let name = self.manifest.mint();
             let shadows = Shadows::place(bits.unwrap_or_default(), &self.store, name).await?;
-            let adds: Vec<SegmentMeta> = segment.iter().cloned().collect();
+            let adds: Vec<SegmentMeta> = segment.iter().map(|s| s.meta.clone()).collect();
             let delta = Delta::Append {
                 ranges: ours.ranges.clone(),
                 adds: adds.clone(),
@@ -172,48 +172,6 @@ impl Incarnation {
             self.id
         );
         Err(Error::Conflict(message))
-    }
-
-    /// Builds and uploads the segment of our entries; `None` when there are none.
-    async fn write_segment(
-        &self,
-        memtable: &Arc<Memtable>,
-        ours: &Arc<Share>,
-    ) -> Result<Option<SegmentMeta>> {
-        if ours.entries.is_empty() {
-            return Ok(None);
-        }
-        let id = self.manifest.mint();
-        let schema = self.manifest.head().state.schema.segment();
-        let spool = tempfile::tempdir_in(&self.context.spool).map_err(|e| {
-            Error::Unavailable(format!("spool {}: {e}", self.context.spool.display()))
-        })?;
-        let built = self.context.pools.in_background(|| -> Result<Built> {
-            let mut writer = SegmentWriter::create(spool.path(), &schema)?;
-            for entry in ours.entries(memtable) {
-                if let Some(vector) = memtable.vector(entry) {
-                    let (id, attrs) = (memtable.id(entry), memtable.attrs(entry));
-                    writer.push(&Row {
-                        id,
-                        vector,
-                        attrs,
-                        event_time: entry.event_time,
-                        position: entry.position,
-                    })?;
-                }
-            }
-            for entry in ours.entries(memtable).filter(|e| e.slot.is_none()) {
-                let id = memtable.id(entry);
-                writer.delete(&Delete {
-                    id,
-                    event_time: entry.event_time,
-                    position: entry.position,
-                })?;
-            }
-            Ok(writer.finish(id)?)
-        })?;
-        upload(&self.store.scoped(&format!("seg/{id}")), &built).await?;
-        Ok(Some(built.meta))
     }
 
     /// The snapshot of `head`, which readers need not see yet.

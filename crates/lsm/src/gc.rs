@@ -6,8 +6,9 @@
 //!    From here on no commit can add a name older than the cutoff, so what is older and
 //!    unreferenced stays unreferenced.
 //! 2. Delete commit slots and bases below `retain_from` that no pin needs.
-//! 3. Collect what every retained and pinned version reaches. List segments and
-//!    shadow objects; delete those older than the cutoff that nothing reaches.
+//! 3. Collect what every retained and pinned version reaches. List segments, shadow
+//!    objects and centroids; delete those older than the cutoff that nothing reaches.
+//!    A version reaches the centroids of its segments, also those that are replaced.
 //!
 //! LIST only finds candidates: an object it does not show stays until the next run.
 //! Each retained version counts as its own commit has it: a base may reference a shadow
@@ -58,7 +59,7 @@ pub struct Collected {
     pub retain_from: u64,
     /// Commit slots and bases deleted.
     pub slots: u64,
-    /// Segments and shadow objects deleted.
+    /// Segments, shadow objects and centroids deleted.
     pub objects: Vec<String>,
     /// Bytes of those.
     pub bytes: u64,
@@ -72,8 +73,8 @@ impl Collected {
 }
 
 impl Incarnation {
-    /// Where the objects lie that only segments and shadows name.
-    pub(crate) const SWEPT: [&str; 2] = ["seg/", "shadow/"];
+    /// Where the objects lie that only versions name: segments, shadows, centroids.
+    pub(crate) const SWEPT: [&str; 3] = ["seg/", "shadow/", "centroids/"];
 
     /// Collects garbage; see the file header.
     ///
@@ -128,7 +129,7 @@ impl Incarnation {
         Ok(collected)
     }
 
-    /// Keys and sizes of segments and shadow objects older than the cutoff that no
+    /// Keys and sizes of segments, shadow objects and centroids older than the cutoff that no
     /// readable version references.
     async fn doomed(&self, reached: &Reached, cutoff_ms: u64) -> Result<Vec<(String, u64)>> {
         let mut doomed = Vec::new();
@@ -168,7 +169,7 @@ impl Incarnation {
 /// change, so a second look only needs those that came since.
 #[derive(Default)]
 struct Reached {
-    /// Segments and shadow objects.
+    /// Segments, shadow objects and centroids.
     ids: BTreeSet<Ulid>,
     /// Pinned versions below the retained ones.
     pins: BTreeSet<u64>,
@@ -180,11 +181,12 @@ impl Reached {
     fn note(&mut self, state: &IncarnationState) {
         self.ids.extend(state.segments.keys().copied());
         self.ids.extend(state.shadow_objects());
+        self.ids.extend(state.centroids.live.keys().copied());
     }
 }
 
-/// Ends an incarnation: the last commit, then its segments, shadow objects and the bases
-/// that no commit names. HEAD and commits stay, and fence whoever still writes. Safe to
+/// Ends an incarnation: the last commit, then its segments, shadow objects, centroids and the
+/// bases that no commit names. HEAD and commits stay, and fence whoever still writes. Safe to
 /// run again after a crash, and done by the commits alone: what cannot be opened any more
 /// can still leave.
 ///

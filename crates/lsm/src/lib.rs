@@ -15,6 +15,7 @@
 
 pub mod append;
 mod catalog;
+mod centroids;
 mod compact;
 mod describe;
 mod error;
@@ -39,7 +40,9 @@ mod tests;
 mod verify;
 
 pub use catalog::{CatalogState, Mapping};
-pub use compact::{MergeOptions, Merged, PlanOptions, Policy, Progress, Spec, plan_compaction};
+pub use compact::{
+    Ended, MergeOptions, Merged, PlanOptions, Policy, Progress, Spec, plan_compaction,
+};
 pub use describe::{CollectionInfo, IncarnationInfo, Listed};
 pub use error::{Error, ErrorKind, Result};
 pub use feed::{Feed, View};
@@ -49,9 +52,10 @@ pub use get::{Got, Want};
 pub use incarnation::{Context, Incarnation};
 pub use lake::{FORMAT, Lake, LakeCollected, LakeGcOptions, LakeInfo, LakeOptions, Orphan};
 pub use pools::Pools;
-pub use search::{Answers, Hit, K_MAX, Scope, Search, check_vector};
+pub use search::{Answers, Cost, EF_DEFAULT, Hit, K_MAX, Scope, Search, check_vector};
 pub use snapshot::Snapshot;
 pub use state::{
-    Checkpoint, Delta, Fingerprint, IncarnationState, Ledger, NewSource, Schema, Source,
+    CentroidVersions, CentroidsMeta, Checkpoint, Delta, Fingerprint, IncarnationState, Ledger,
+    NewSource, Schema, Source,
 };
 pub use verify::{Report, Verification};

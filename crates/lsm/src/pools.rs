@@ -53,6 +53,11 @@ impl Pools {
         })
     }
 
+    /// Threads that work that splits itself may use in the background.
+    pub fn background_threads(&self) -> usize {
+        self.background.current_num_threads()
+    }
+
     /// Runs `work` in the background pool and waits for it; a panic comes back to here.
     pub fn in_background<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         tokio::task::block_in_place(|| self.background.install(work))

@@ -1,42 +1,44 @@
-//! Exact top-k over a view: snapshot segments and the feed.
+//! Search over a view: snapshot segments and the feed, exact or through lists.
 //!
 //! 1. Under the feed's lock: take the snapshot and the feed's shadows, scan the
 //!    memtables, copy the candidates out. That fixes the view of every query in the
 //!    group; the lock is held for one scan of the memtables.
-//! 2. Scan the blocks of all segments on the search pool, for all queries of the group,
-//!    so pipelined requests share the pass over memory: first what the cache holds, in
-//!    one go, then the missing blocks in waves of parallel reads.
-//! 3. Merge, and in one round for the whole group read ids and, where asked, attributes
+//! 2. Segments with lists: read the codes of the lists that are worth a look, then the
+//!    vectors of the best rows (`search/listed.rs`). A query that asks for the truth does
+//!    not go there.
+//! 3. All else exactly: blocks of segments without lists, of all segments for the truth
+//!    (`search/flat.rs`), for all queries of the group at once, so that pipelined requests
+//!    share the pass over memory.
+//! 4. Merge, and in one round for the whole group read ids and, where asked, attributes
 //!    of the winners.
 //!
 //! Hidden rows are masked during the scan, never removed afterwards, so k results
 //! come back whenever k records are live.
 
+mod flat;
+mod listed;
+
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{self, AtomicU64};
 
 use futures::future::{try_join, try_join_all};
-use futures::{StreamExt, TryStreamExt};
-use rayon::prelude::*;
 use roaring::RoaringBitmap;
 use ulid::Ulid;
-use vexlake_distance::{Metric, TopK};
-use vexlake_index::{Query, scan};
-use vexlake_segment::VectorBlock;
+use vexlake_distance::Metric;
+use vexlake_index::Query;
+use vexlake_segment::{ReadCounts, Reads};
+
+use self::flat::scan_feed;
+pub use self::listed::EF_DEFAULT;
 
 use crate::error::{Error, Result};
-use crate::feed::View;
 use crate::incarnation::{Incarnation, VIEWS_MAX, overtaken};
 use crate::snapshot::{SegmentView, Snapshot};
 
 /// Results that one query may ask for.
 pub const K_MAX: usize = 10_000;
-/// Missing blocks in flight between store and scan: 64 MiB of a megabyte each.
-const WAVE_BLOCKS: usize = 64;
-/// Reads at once when blocks are missing: enough to hide the latency of an object store.
-const READS_MAX: usize = 16;
-
 /// What a query may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -59,6 +61,10 @@ pub struct Search {
     pub score_min: Option<f32>,
     /// Whether to return attributes.
     pub with_attrs: bool,
+    /// `EF`: scales what a search through lists looks at around [`EF_DEFAULT`].
+    pub effort: Option<u32>,
+    /// `TRUTH`: whether to compare every row.
+    pub truth: bool,
 }
 
 /// One result.
@@ -81,14 +87,63 @@ pub struct Answers {
     pub version: u64,
     /// One list per query, nearest first.
     pub hits: Vec<Vec<Hit>>,
-    /// Rows compared, all queries together.
+    /// What each query took.
+    pub costs: Vec<Cost>,
+    /// Rows compared, by code or exactly, all queries together.
     pub rows_scanned: u64,
+    /// Times that the group waited for the store.
+    pub rounds: u64,
+    /// What the group read; attributes are not counted.
+    pub reads: Reads,
 }
 
-/// A block in memory, and the number of its segment in the view.
-type Loaded = (usize, Arc<VectorBlock>);
+/// What one query took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Lists of codes, those of all segments counted.
+    pub lists: u64,
+    /// Rows compared, by code or exactly.
+    pub rows_scanned: u64,
+    /// Rows found by code and then compared exactly.
+    pub rows_reranked: u64,
+    /// Waves of those.
+    pub waves: u64,
+}
+
+impl Cost {
+    fn add(&mut self, other: &Cost) {
+        self.lists += other.lists;
+        self.rows_scanned += other.rows_scanned;
+        self.rows_reranked += other.rows_reranked;
+        self.waves += other.waves;
+    }
+}
+
 /// Feed shadows by segment.
 type Shadows = HashMap<Ulid, Arc<RoaringBitmap>>;
+
+/// A group of queries on its view.
+struct Group<'a> {
+    queries: &'a [Search],
+    prepared: &'a [Query<'a>],
+    snapshot: &'a Snapshot,
+    views: &'a [&'a SegmentView],
+    shadows: &'a Shadows,
+    reads: &'a ReadCounts,
+    rounds: &'a AtomicU64,
+}
+
+impl Group<'_> {
+    /// Waits for reads that do not depend on each other; counts where the store was asked.
+    async fn round<T>(&self, reads: impl Future<Output = T>) -> T {
+        let before = self.reads.read().requests;
+        let read = reads.await;
+        let asked = self.reads.read().requests > before;
+        self.rounds
+            .fetch_add(u64::from(asked), atomic::Ordering::Relaxed);
+        read
+    }
+}
 
 struct Candidate {
     key: f32,
@@ -135,26 +190,63 @@ impl Incarnation {
             .iter()
             .map(|q| Query::new(metric, &q.vector))
             .collect();
-        let (snapshot, shadows, mut found, mut rows) =
+        let (snapshot, shadows, mut found, mut costs) =
             self.begin(queries, &prepared, scope).await?;
         let views: Vec<&SegmentView> = snapshot.segments.values().collect();
-        let (tops, scanned) = self
-            .scan_segments(queries, &prepared, &views, &shadows)
+        let (reads, rounds) = (ReadCounts::default(), AtomicU64::new(0));
+        let group = Group {
+            queries,
+            prepared: &prepared,
+            snapshot: &snapshot,
+            views: &views,
+            shadows: &shadows,
+            reads: &reads,
+            rounds: &rounds,
+        };
+        let has_lists = |number: &usize| views[*number].reader.lists().is_some();
+        let (listed, flat): (Vec<usize>, Vec<usize>) = (0..views.len()).partition(has_lists);
+        let everybody: Vec<usize> = (0..queries.len()).collect();
+        let by_code: Vec<usize> = everybody
+            .iter()
+            .copied()
+            .filter(|q| !queries[*q].truth)
+            .collect();
+        let walked = self
+            .walk_lists(&group, &by_code, &listed, &mut costs)
             .await?;
-        rows += scanned;
-        for (list, top) in found.iter_mut().zip(tops) {
-            list.extend(top.into_sorted().into_iter().map(|(key, id)| {
-                let place = Place::Segment {
-                    number: (id >> 32) as usize,
-                    row: id as u32,
-                };
-                Candidate { key, place }
-            }));
+        let exact = everybody
+            .iter()
+            .copied()
+            .filter(|q| !walked.contains_key(q));
+        let exact: Vec<usize> = exact.collect();
+        for (query, rows) in walked {
+            let place = |(key, number, row)| Candidate {
+                key,
+                place: Place::Segment { number, row },
+            };
+            found[query].extend(rows.into_iter().map(place));
         }
+        for (scanning, segments) in [(&everybody, &flat), (&exact, &listed)] {
+            let (tops, scanned) = self.scan_segments(&group, scanning, segments).await?;
+            for (query, top) in scanning.iter().zip(tops) {
+                costs[*query].rows_scanned += scanned;
+                found[*query].extend(top.into_sorted().into_iter().map(|(key, id)| {
+                    let place = Place::Segment {
+                        number: (id >> 32) as usize,
+                        row: id as u32,
+                    };
+                    Candidate { key, place }
+                }));
+            }
+        }
+        let hits = finish(&group, metric, found).await?;
         Ok(Answers {
             version: snapshot.version(),
-            hits: finish(queries, metric, found, &views).await?,
-            rows_scanned: rows,
+            hits,
+            rows_scanned: costs.iter().map(|cost| cost.rows_scanned).sum(),
+            costs,
+            rounds: rounds.into_inner(),
+            reads: reads.read(),
         })
     }
 
@@ -164,101 +256,27 @@ impl Incarnation {
         queries: &[Search],
         prepared: &[Query<'_>],
         scope: Scope,
-    ) -> Result<(Arc<Snapshot>, Shadows, Vec<Vec<Candidate>>, u64)> {
+    ) -> Result<(Arc<Snapshot>, Shadows, Vec<Vec<Candidate>>, Vec<Cost>)> {
         let none = || queries.iter().map(|_| Vec::new()).collect();
+        let free = vec![Cost::default(); queries.len()];
         Ok(match scope {
-            Scope::Snapshot => (self.snapshot(), Shadows::new(), none(), 0),
-            Scope::At(version) => (self.at(version).await?, Shadows::new(), none(), 0),
+            Scope::Snapshot => (self.snapshot(), Shadows::new(), none(), free),
+            Scope::At(version) => (self.at(version).await?, Shadows::new(), none(), free),
             Scope::Fresh => tokio::task::block_in_place(|| {
                 self.feed.read(|view| {
-                    let mut rows = 0;
                     let per_query = |(query, prepared): (&Search, &Query<'_>)| {
-                        let (list, scanned) = scan_feed(view, query, prepared);
-                        rows += scanned;
-                        list
+                        let (list, rows_scanned) = scan_feed(view, query, prepared);
+                        let cost = Cost {
+                            rows_scanned,
+                            ..Cost::default()
+                        };
+                        (list, cost)
                     };
-                    let found = queries.iter().zip(prepared).map(per_query).collect();
-                    (view.snapshot.clone(), view.shadows.clone(), found, rows)
+                    let (found, costs) = queries.iter().zip(prepared).map(per_query).unzip();
+                    (view.snapshot.clone(), view.shadows.clone(), found, costs)
                 })
             }),
         })
-    }
-
-    /// Scans every block of the segments: those in memory in one go, since a search over a
-    /// warm cache must not stop to wait, the others in waves as they are read.
-    async fn scan_segments(
-        &self,
-        queries: &[Search],
-        prepared: &[Query<'_>],
-        views: &[&SegmentView],
-        shadows: &Shadows,
-    ) -> Result<(Vec<TopK>, u64)> {
-        let mut tops: Vec<TopK> = queries.iter().map(|q| TopK::new(q.k)).collect();
-        let (mut ready, mut missing) = (Vec::new(), Vec::new());
-        for (number, view) in views.iter().enumerate() {
-            for block in 0..view.reader.blocks() {
-                match view.reader.cached_block(block) {
-                    Some(found) => ready.push((number, found)),
-                    None => missing.push((number, block)),
-                }
-            }
-        }
-        let rows_of =
-            |blocks: &[Loaded]| blocks.iter().map(|(_, b)| u64::from(b.rows())).sum::<u64>();
-        let mut rows = rows_of(&ready);
-        self.scan_blocks(prepared, views, shadows, &ready, &mut tops);
-        drop(ready);
-        for wave in missing.chunks(WAVE_BLOCKS) {
-            // Collected first: a stream that holds a borrowing closure is not Send for every lifetime.
-            let read = async |number: usize, block: usize| {
-                Ok::<_, Error>((number, views[number].reader.block(block).await?))
-            };
-            let reads: Vec<_> = wave
-                .iter()
-                .map(|(number, block)| read(*number, *block))
-                .collect();
-            let loaded: Vec<Loaded> = futures::stream::iter(reads)
-                .buffered(READS_MAX)
-                .try_collect()
-                .await?;
-            rows += rows_of(&loaded);
-            self.scan_blocks(prepared, views, shadows, &loaded, &mut tops);
-        }
-        Ok((tops, rows * queries.len() as u64))
-    }
-
-    /// Scans loaded blocks on the search pool and merges into `tops`.
-    fn scan_blocks(
-        &self,
-        prepared: &[Query<'_>],
-        views: &[&SegmentView],
-        shadows: &Shadows,
-        loaded: &[Loaded],
-        tops: &mut Vec<TopK>,
-    ) {
-        let scan_all = |mut tops: Vec<TopK>, (number, block): &Loaded| {
-            let (view, number) = (views[*number], *number);
-            let feed = shadows.get(&view.id());
-            scan_block(prepared, view, block, feed, number, &mut tops);
-            tops
-        };
-        let merge = |mut a: Vec<TopK>, b: Vec<TopK>| {
-            a.iter_mut().zip(&b).for_each(|(a, b)| a.merge(b));
-            a
-        };
-        let empty = || {
-            tops.iter()
-                .map(|top| TopK::new(top.k()))
-                .collect::<Vec<_>>()
-        };
-        let found = tokio::task::block_in_place(|| match loaded.len() {
-            0..=1 => loaded.iter().fold(empty(), scan_all),
-            _ => self.context.pools.search.install(|| {
-                let parts = loaded.par_iter().fold(empty, scan_all);
-                parts.reduce(empty, merge)
-            }),
-        });
-        *tops = merge(std::mem::take(tops), found);
     }
 
     /// Whether a query fits this incarnation.
@@ -300,64 +318,6 @@ pub fn check_vector(vector: &[f32], dim: usize) -> Result<()> {
     Ok(())
 }
 
-fn scan_feed(view: &View, query: &Search, prepared: &Query<'_>) -> (Vec<Candidate>, u64) {
-    let mut top = TopK::new(query.k);
-    let mut rows = 0;
-    for (number, memtable) in view.memtables().enumerate() {
-        for (vectors, norms, first) in memtable.chunks() {
-            let hidden = |row: u32| !view.visible(number, memtable.entry_of_slot(first + row));
-            rows += norms.len() as u64;
-            scan(
-                prepared,
-                vectors,
-                norms,
-                Some(&hidden),
-                (number as u64) << 32 | u64::from(first),
-                &mut top,
-            );
-        }
-    }
-    let memtables: Vec<_> = view.memtables().collect();
-    let named = top.into_sorted().into_iter().map(|(key, slot)| {
-        let memtable = memtables[(slot >> 32) as usize];
-        let entry = memtable.entry(memtable.entry_of_slot(slot as u32));
-        let attrs = query
-            .with_attrs
-            .then(|| memtable.attrs(entry).map(str::to_owned))
-            .flatten();
-        Candidate {
-            key,
-            place: Place::Feed {
-                id: memtable.id(entry).to_owned(),
-                attrs,
-            },
-        }
-    });
-    (named.collect(), rows)
-}
-
-fn scan_block(
-    queries: &[Query<'_>],
-    view: &SegmentView,
-    block: &VectorBlock,
-    feed: Option<&Arc<RoaringBitmap>>,
-    number: usize,
-    tops: &mut [TopK],
-) {
-    let first = block.first_row;
-    let rows = first..first + block.rows();
-    let masked = view.shadow.range_cardinality(rows.clone()) > 0
-        || feed.is_some_and(|bits| bits.range_cardinality(rows.clone()) > 0);
-    let hidden = |row: u32| {
-        view.shadow.contains(first + row) || feed.is_some_and(|bits| bits.contains(first + row))
-    };
-    let mask: Option<&dyn Fn(u32) -> bool> = if masked { Some(&hidden) } else { None };
-    let base = (number as u64) << 32 | u64::from(first);
-    for (query, top) in queries.iter().zip(tops) {
-        scan(query, block.values(), block.norms(), mask, base, top);
-    }
-}
-
 /// Winners of one segment, those of all queries together.
 #[derive(Default)]
 struct Winners {
@@ -368,11 +328,11 @@ struct Winners {
 
 /// Cuts the lists to what was asked for and names what is left.
 async fn finish(
-    queries: &[Search],
+    group: &Group<'_>,
     metric: Metric,
     mut lists: Vec<Vec<Candidate>>,
-    views: &[&SegmentView],
 ) -> Result<Vec<Vec<Hit>>> {
+    let queries = group.queries;
     let mut winners: BTreeMap<usize, Winners> = BTreeMap::new();
     for (query, list) in queries.iter().zip(&mut lists) {
         list.sort_by(|a, b| a.key.partial_cmp(&b.key).unwrap_or(Ordering::Equal));
@@ -391,13 +351,17 @@ async fn finish(
         }
     }
     let reads = winners.iter().map(|(number, winners)| async move {
-        let reader = &views[*number].reader;
-        let ids = reader.ids(&winners.rows);
+        let reader = &group.views[*number].reader;
+        let ids = reader.ids(&winners.rows, group.reads);
         let attrs = reader.attrs(&winners.rows_with_attrs);
         let (ids, attrs) = try_join(ids, attrs).await?;
         Ok::<_, Error>((*number, (ids.into_iter(), attrs.into_iter())))
     });
-    let mut named: HashMap<usize, _> = try_join_all(reads).await?.into_iter().collect();
+    let mut named: HashMap<usize, _> = group
+        .round(try_join_all(reads))
+        .await?
+        .into_iter()
+        .collect();
     let mut finished = Vec::with_capacity(lists.len());
     for (query, list) in queries.iter().zip(lists) {
         let mut hits = Vec::with_capacity(list.len());

@@ -212,3 +212,13 @@ fn mint_after(cutoff_ms: u64) -> Ulid {
     let now = Ulid::new();
     Ulid::from_parts(now.timestamp_ms().max(cutoff_ms + 1), now.random())
 }
+/// The bits of `rows` rows in any of the bitmaps, 64 to a word: what scans of lists take.
+pub fn words<'a>(rows: u32, bitmaps: impl IntoIterator<Item = &'a RoaringBitmap>) -> Vec<u64> {
+    let mut words = vec![0u64; (rows as usize).div_ceil(64)];
+    for bits in bitmaps {
+        for row in bits.range(0..rows) {
+            words[row as usize / 64] |= 1 << (row % 64);
+        }
+    }
+    words
+}

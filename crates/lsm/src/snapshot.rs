@@ -14,10 +14,12 @@ use futures::future::{try_join, try_join_all};
 use futures::{StreamExt, TryStreamExt};
 use roaring::RoaringBitmap;
 use ulid::Ulid;
+use vexlake_index::Centroids;
 use vexlake_manifest::Head;
 use vexlake_segment::{BlockCache, Position, SegmentReader};
 use vexlake_store::Store;
 
+use crate::centroids;
 use crate::error::{Error, Result};
 use crate::get::Want;
 use crate::shadow;
@@ -42,6 +44,8 @@ pub struct SegmentView {
     /// Entries hidden by newer records.
     pub shadow: Arc<RoaringBitmap>,
     shadow_version: u64,
+    /// The shadow of the rows as words, where the segment has lists and a shadow.
+    pub hidden: Option<Arc<Vec<u64>>>,
     /// Rows that are not hidden.
     pub live_rows: u64,
 }
@@ -81,6 +85,8 @@ pub struct Snapshot {
     pub head: Arc<Head<IncarnationState>>,
     /// Live segments by id.
     pub segments: BTreeMap<Ulid, SegmentView>,
+    /// Centroids by version: those of segments' lists, and those of new ones.
+    pub centroids: BTreeMap<Ulid, Arc<Centroids>>,
     /// Rows that are not hidden.
     pub live_rows: u64,
 }
@@ -119,19 +125,26 @@ impl Snapshot {
             .collect();
         let objects = shadow::read_objects(store, &wanted).await?;
         let schema = state.schema.segment();
+        let known = previous.map(|previous| &previous.centroids);
+        let centroids = centroids::open_live(store, state, known).await?;
         let opens = stale.into_iter().map(|(id, segment)| {
-            let (objects, schema) = (&objects, &schema);
+            let (objects, schema, centroids) = (&objects, &schema, &centroids);
             async move {
                 let reader = match previous.and_then(|p| p.segments.get(id)) {
                     Some(view) => view.reader.clone(),
                     None => {
                         let scoped = store.scoped(&format!("seg/{id}"));
-                        SegmentReader::open(scoped, &segment.meta, schema, cache.clone()).await?
+                        let version = segment.meta.centroids;
+                        let own = version.and_then(|version| centroids.get(&version).cloned());
+                        let cache = cache.clone();
+                        SegmentReader::open(scoped, &segment.meta, schema, cache, own).await?
                     }
                 };
                 let shadow = shadow::union(id, &segment.shadow, objects);
                 let hidden_rows = shadow.range_cardinality(0..reader.rows());
                 let live_rows = u64::from(reader.rows()) - hidden_rows;
+                let hidden = (reader.lists().is_some() && hidden_rows > 0)
+                    .then(|| Arc::new(shadow::words(reader.rows(), [&shadow])));
                 let shadow_version = segment.shadow.version;
                 Ok::<_, Error>((
                     *id,
@@ -139,6 +152,7 @@ impl Snapshot {
                         reader,
                         shadow: Arc::new(shadow),
                         shadow_version,
+                        hidden,
                         live_rows,
                     },
                 ))
@@ -158,6 +172,7 @@ impl Snapshot {
         Ok(Snapshot {
             head,
             segments,
+            centroids,
             live_rows,
         })
     }
@@ -170,6 +185,11 @@ impl Snapshot {
     /// The incarnation's state at this version.
     pub fn state(&self) -> &IncarnationState {
         &self.head.state
+    }
+
+    /// What new segments are listed by; none in a small collection.
+    pub fn current_centroids(&self) -> Option<&Arc<Centroids>> {
+        self.centroids.get(&self.state().centroids.current?)
     }
 
     /// The newest committed entry of each key: the one that is not hidden.

@@ -2,7 +2,9 @@
 //!
 //! The manifest stores a chain of [`Delta`]s (`state/delta.rs`). What each one does, and
 //! when it is refused, is the law in `state/apply.rs`; how far partitions are consumed
-//! is `state/progress.rs`; which deletes are needed no more is `state/deletes.rs`. Here is what a version holds, and how positions order.
+//! is `state/progress.rs`; which deletes are needed no more is `state/deletes.rs`; which
+//! centroids are in use is `state/centroids.rs`. Here is what a version holds, and how
+//! positions order.
 //!
 //! Left out on purpose: shadow bits that went to a `shadow/<ulid>` object are only
 //! referenced here; a snapshot reads them.
@@ -18,12 +20,14 @@ use vexlake_store::{Store, StoreError};
 
 use crate::shadow::{self, ShadowRefs};
 
+pub use centroids::{CentroidVersions, CentroidsMeta};
 pub use deletes::DroppedDeletes;
 pub use delta::{Delta, Dropped, Mark};
 use progress::fresh_checkpoints;
 pub use progress::{Checkpoint, Fingerprint, Ledger, Range};
 
 mod apply;
+mod centroids;
 mod deletes;
 mod delta;
 mod progress;
@@ -169,6 +173,9 @@ pub struct IncarnationState {
     pub checkpoints: BTreeMap<u32, BTreeMap<u32, Checkpoint>>,
     /// Live segments; ULIDs order them by birth.
     pub segments: BTreeMap<Ulid, SegmentState>,
+    /// Versions of centroids; none in a small collection.
+    #[serde(default, skip_serializing_if = "CentroidVersions::is_empty")]
+    pub centroids: CentroidVersions,
     /// Entries dropped by replaces so far.
     #[serde(with = "u64_str")]
     pub dropped_entries: u64,
@@ -198,6 +205,7 @@ impl IncarnationState {
             sources,
             checkpoints,
             segments: BTreeMap::new(),
+            centroids: CentroidVersions::default(),
             dropped_entries: 0,
             dropped_deletes: None,
             mark: None,

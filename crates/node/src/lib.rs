@@ -107,7 +107,7 @@ impl Lake {
         job: String,
         progress: work::ProgressCallback,
     ) -> napi::Result<String> {
-        Ok(self.run_merge(&spec, &options, &job, progress).await?)
+        Ok(self.run_spec(&spec, &options, &job, progress).await?)
     }
 
     #[napi]

@@ -37,12 +37,30 @@ pub struct SearchRequest {
     pub version: Option<BigInt>,
     pub with_attrs: bool,
     pub score_min: Option<f64>,
+    /// EF; the default where there is none.
+    pub effort: Option<u32>,
+    /// Whether to compare every row.
+    pub truth: Option<bool>,
 }
 
 #[napi(object)]
 pub struct ReplyError {
     pub code: String,
     pub message: String,
+}
+
+/// What the search took: lists to waves of this request, the rest of its whole group.
+#[napi(object)]
+pub struct SearchCost {
+    pub lists: f64,
+    pub rows_scanned: f64,
+    pub rows_reranked: f64,
+    pub waves: f64,
+    pub rounds: f64,
+    pub pages_held: f64,
+    pub pages_read: f64,
+    pub requests: f64,
+    pub bytes_read: f64,
 }
 
 #[napi(object)]
@@ -55,6 +73,7 @@ pub struct SearchReply {
     pub attr_ends: Option<Uint32Array>,
     pub version: BigInt,
     pub rows_scanned: f64,
+    pub cost: Option<SearchCost>,
     pub error: Option<ReplyError>,
 }
 
@@ -102,12 +121,11 @@ impl Lake {
                 replies[index] = Some(match &answered {
                     Ok(answers) => {
                         let with_attrs = searches[position].with_attrs;
-                        pack(
-                            &answers.hits[position],
-                            with_attrs,
-                            answers.version,
-                            answers.rows_scanned,
-                        )
+                        let (hits, rows) = (&answers.hits[position], answers.rows_scanned);
+                        SearchReply {
+                            cost: Some(cost_of(answers, position)),
+                            ..pack(hits, with_attrs, answers.version, rows)
+                        }
                     }
                     Err(failure) => refused(failure),
                 });
@@ -138,6 +156,8 @@ impl Lake {
             k: (request.k as usize).max(1),
             score_min: request.score_min.map(|score| score as f32),
             with_attrs: request.with_attrs,
+            effort: request.effort,
+            truth: request.truth.unwrap_or(false),
         };
         if request.k == 0 && request.collection.is_empty() {
             // The first vector of a collection that is not there yet: it sets the dimension.
@@ -206,6 +226,21 @@ impl Lake {
     }
 }
 
+fn cost_of(answers: &vexlake_lsm::Answers, position: usize) -> SearchCost {
+    let (cost, reads) = (&answers.costs[position], &answers.reads);
+    SearchCost {
+        lists: cost.lists as f64,
+        rows_scanned: cost.rows_scanned as f64,
+        rows_reranked: cost.rows_reranked as f64,
+        waves: cost.waves as f64,
+        rounds: answers.rounds as f64,
+        pages_held: reads.held as f64,
+        pages_read: reads.loaded as f64,
+        requests: reads.requests as f64,
+        bytes_read: reads.bytes as f64,
+    }
+}
+
 fn pack(hits: &[Hit], with_attrs: bool, version: u64, rows_scanned: u64) -> SearchReply {
     let (mut ids, mut id_ends) = (Vec::new(), Vec::with_capacity(hits.len()));
     let (mut attrs, mut attr_ends) = (Vec::new(), Vec::new());
@@ -228,6 +263,7 @@ fn pack(hits: &[Hit], with_attrs: bool, version: u64, rows_scanned: u64) -> Sear
         attr_ends: with_attrs.then(|| attr_ends.into()),
         version: version.into(),
         rows_scanned: rows_scanned as f64,
+        cost: None,
         error: None,
     }
 }

@@ -1,4 +1,4 @@
-//! Background work: flush, follow, merge, collect, verify; and what they count.
+//! Background work: flush, follow, merge, train, collect, verify; and what they count.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -76,7 +76,7 @@ impl Lake {
         json(&incarnation.info())
     }
 
-    pub(crate) async fn run_merge(
+    pub(crate) async fn run_spec(
         &self,
         spec: &str,
         options: &str,
@@ -93,11 +93,9 @@ impl Lake {
         };
         let incarnation = self.incarnation(&spec.incarnation.to_string()).await?;
         self.jobs.lock().insert(job.to_owned(), cancelled.clone());
-        let merged = incarnation
-            .merge(&spec, &options, &cancelled, &report)
-            .await;
+        let ended = incarnation.run(&spec, &options, &cancelled, &report).await;
         self.jobs.lock().remove(job);
-        json(&merged?)
+        json(&ended?)
     }
 
     pub(crate) async fn collect(&self, id: Option<&str>, options: &str) -> Result<String> {

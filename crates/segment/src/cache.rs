@@ -75,8 +75,10 @@ impl VectorBlock {
 
 /// What an item is; pages of different sections have numbers of their own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-enum Part {
+pub(crate) enum Part {
     Vectors,
+    /// One record's vector, for who needs few of a block.
+    Row,
     Index(Section),
 }
 
@@ -128,6 +130,53 @@ struct Inner {
     bytes_max: usize,
     lookups: AtomicU64,
     loads: AtomicU64,
+}
+
+/// What one caller's reads cost, added up from all segments that he asks.
+#[derive(Debug, Default)]
+pub struct ReadCounts {
+    held: AtomicU64,
+    loaded: AtomicU64,
+    requests: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// A reading of [`ReadCounts`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Reads {
+    /// Pages and rows that were in memory.
+    pub held: u64,
+    /// Pages and rows that were not.
+    pub loaded: u64,
+    /// Requests to the store for those, near ranges joined.
+    pub requests: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl ReadCounts {
+    /// What was counted so far.
+    pub fn read(&self) -> Reads {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Reads {
+            held: of(&self.held),
+            loaded: of(&self.loaded),
+            requests: of(&self.requests),
+            bytes: of(&self.bytes),
+        }
+    }
+
+    /// Counts items that were in memory.
+    pub fn add_held(&self, items: u64) {
+        self.held.fetch_add(items, Ordering::Relaxed);
+    }
+
+    /// Counts items that were read.
+    pub fn add_loaded(&self, items: u64, requests: u64, bytes: u64) {
+        self.loaded.fetch_add(items, Ordering::Relaxed);
+        self.requests.fetch_add(requests, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 /// Counters since the start and what is held now; a block is a vector block or an index
@@ -223,12 +272,19 @@ impl BlockCache {
         found.map(Item::block)
     }
 
+    /// The page if it is in memory, which then counts as a lookup served.
+    pub(crate) fn held_page(&self, segment: Ulid, part: Part, number: u32) -> Option<Bytes> {
+        let found = self.0.items.get(&(segment, part, number))?;
+        self.0.lookups.fetch_add(1, Ordering::Relaxed);
+        Some(found.page())
+    }
+
     /// Pages in the order of their numbers, which are distinct: those not in memory by
     /// one call of `load`, but for pages that somebody else is loading.
     pub(crate) async fn pages<F: Future<Output = Result<Vec<Bytes>>>>(
         &self,
         segment: Ulid,
-        section: Section,
+        part: Part,
         numbers: &[u32],
         load: impl Fn(Vec<u32>) -> F,
     ) -> Result<Vec<Bytes>> {
@@ -241,7 +297,7 @@ impl BlockCache {
         self.0
             .lookups
             .fetch_add(numbers.len() as u64, Ordering::Relaxed);
-        let key = |place: usize| (segment, Part::Index(section), numbers[place]);
+        let key = |place: usize| (segment, part, numbers[place]);
         let mut found: Vec<Bytes> = vec![Bytes::new(); numbers.len()];
         let (mut ours, mut theirs) = (vec![], vec![]);
         for (place, found) in found.iter_mut().enumerate() {
@@ -280,7 +336,7 @@ impl std::fmt::Debug for BlockCache {
 
 #[cfg(test)]
 mod tests {
-    use super::{BlockCache, VectorBlock};
+    use super::{BlockCache, Part, VectorBlock};
     use crate::error::SegmentError;
     use crate::index::Section;
     use bytes::Bytes;
@@ -384,7 +440,7 @@ mod tests {
         };
         let ask = |numbers: &'static [u32]| {
             let segment = Ulid::from(1u128);
-            cache.pages(segment, Section::Entries, numbers, load)
+            cache.pages(segment, Part::Index(Section::Entries), numbers, load)
         };
         // Each holds a page that the other wants.
         let asking = async { tokio::join!(ask(&[1, 2, 3]), ask(&[2, 3, 4]), ask(&[1, 4, 5])) };
@@ -406,9 +462,9 @@ mod tests {
             Err(SegmentError::invalid("a", "b", "c"))
         };
         let load = |wanted: Vec<u32>| async { Ok(wanted.into_iter().map(page).collect()) };
-        let mut failing = Box::pin(cache.pages(segment, Section::Keys, &[1, 2], fail));
+        let mut failing = Box::pin(cache.pages(segment, Part::Index(Section::Keys), &[1, 2], fail));
         assert!(futures::poll!(&mut failing).is_pending());
-        let waiting = cache.pages(segment, Section::Keys, &[0, 1, 2], load);
+        let waiting = cache.pages(segment, Part::Index(Section::Keys), &[0, 1, 2], load);
         gate.add_permits(1);
         let (failed, waited) = tokio::join!(failing, waiting);
         assert!(failed.is_err());

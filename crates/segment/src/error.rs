@@ -1,7 +1,9 @@
 //! The one error of this crate and the narrow kind that callers act on.
 
+use crate::meta::INDEX_FILE;
 use parquet::errors::ParquetError;
 use std::path::PathBuf;
+use vexlake_index::IndexError;
 use vexlake_store::{StoreError, StoreErrorKind};
 
 /// What a caller should do about a failure.
@@ -116,6 +118,14 @@ impl SegmentError {
             offset,
             message: message.into(),
         }
+    }
+
+    pub(crate) fn lists(error: IndexError) -> Self {
+        let offset = match &error {
+            IndexError::Corrupt { offset, .. } => *offset,
+            _ => 0,
+        };
+        Self::corrupt(INDEX_FILE, "lists", offset, error.to_string())
     }
 
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {

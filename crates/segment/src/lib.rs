@@ -4,7 +4,8 @@
 //! ```text
 //! seg/<ulid>/data.parquet     records: id, vector, attrs, times, position
 //! seg/<ulid>/deletes.parquet  keys deleted; only where there are any
-//! seg/<ulid>/index.vxi        page map, checksums, key filter, keys and entries by page
+//! seg/<ulid>/index.vxi        page map, checksums, key filter, keys and entries by page,
+//!                             inverted lists of 1-bit codes
 //! ```
 //! How it is put together:
 //! 1. [`SegmentWriter`] takes records and deletes, writes the Parquet files in
@@ -42,7 +43,7 @@ mod rebuild;
 mod record;
 mod writer;
 
-pub use cache::{BlockCache, CacheStats, VectorBlock};
+pub use cache::{BlockCache, CacheStats, ReadCounts, Reads, VectorBlock};
 pub use error::{SegmentError, SegmentErrorKind};
 pub use hash::{EntryHash, key_hash};
 pub use meta::{DATA_FILE, DELETES_FILE, FileMeta, INDEX_FILE, SegmentMeta, SegmentSchema};

@@ -75,6 +75,9 @@ pub struct SegmentMeta {
     pub log_time_max: i64,
     /// The multiset hash of all entries.
     pub hash: EntryHash,
+    /// The version of the centroids that its lists belong to; absent = it has no lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub centroids: Option<Ulid>,
     /// When the id was minted, ms since 1970.
     #[serde(with = "text")]
     pub created_ms: u64,

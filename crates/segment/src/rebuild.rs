@@ -4,8 +4,12 @@
 //!    bounded ranges, and its CRC32C compared with the commit's: a decoder only
 //!    sees bytes that were written.
 //! 2. The records are decoded batch by batch into entries, exactly as the writer
-//!    gathered them; then the same code derives the index. The result has the
-//!    same bytes as the lost file.
+//!    gathered them; where the segment has lists, each is encoded again by its
+//!    centroids. Then the same code derives the index. The result has the same bytes
+//!    as the lost file, with one exception: lists that a merge left rows out of keep
+//!    the error bound of what was merged, which may be wider than what is derived
+//!    from the rows that remain. Pages of lists do not differ, nor do answers but for
+//!    rows looked at exactly.
 
 use crate::columns::{
     ATTRS, EVENT_TIME, ID, ID_KEY, LOG_TIME, OFFSET, PARTITION, SLICE_BYTES_MAX, SOURCE, VECTOR,
@@ -22,6 +26,8 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::fs::File;
 use std::io::Write;
+use std::sync::Arc;
+use vexlake_index::{Centroids, EncodedRows, build_lists};
 use vexlake_store::Store;
 
 /// One ranged read while copying a file: large enough that requests cost
@@ -35,6 +41,7 @@ pub async fn rebuild_index(
     store: &Store,
     meta: &SegmentMeta,
     schema: &SegmentSchema,
+    centroids: Option<&Arc<Centroids>>,
 ) -> Result<Bytes> {
     schema.check()?;
     let data = copy_verified(store, meta.require(DATA_FILE)?).await?;
@@ -43,14 +50,40 @@ pub async fn rebuild_index(
         None => None,
     };
     let (meta, schema) = (meta.clone(), *schema);
+    let centroids = wanted_centroids(&meta, centroids)?.cloned();
     let derived = tokio::task::spawn_blocking(move || {
-        let index = derive(&meta, schema, &data, deletes)?;
+        let index = derive(&meta, schema, &data, deletes, centroids.as_deref())?;
         let (bytes, _) = index
             .write(Vec::new())
             .map_err(SegmentError::io(INDEX_FILE))?;
         Ok(Bytes::from(bytes))
     });
     derived.await.map_err(SegmentError::worker)?
+}
+
+/// The centroids that a segment's lists belong to, if it has any.
+fn wanted_centroids<'a>(
+    meta: &SegmentMeta,
+    known: Option<&'a Arc<Centroids>>,
+) -> Result<Option<&'a Arc<Centroids>>> {
+    let Some(version) = meta.centroids else {
+        return Ok(None);
+    };
+    let known = known.filter(|known| known.version() == u128::from(version));
+    known.map(Some).ok_or_else(|| {
+        let message = format!("no centroids {version} to derive it by");
+        SegmentError::corrupt(INDEX_FILE, "lists", 0, message)
+    })
+}
+
+/// The lists object of rows that lie in list order already.
+fn build_object(centroids: &Centroids, rows: &EncodedRows) -> Result<Vec<u8>> {
+    if !rows.lists().is_sorted() {
+        let message = "records that are not in list order";
+        return Err(SegmentError::corrupt(DATA_FILE, "records", 0, message));
+    }
+    let (count, dim) = (centroids.count() as u32, centroids.space().code_dim());
+    build_lists(centroids.version(), count, dim, rows, true).map_err(SegmentError::lists)
 }
 
 async fn copy_verified(store: &Store, file: &FileMeta) -> Result<File> {
@@ -83,8 +116,10 @@ fn derive(
     schema: SegmentSchema,
     data: &File,
     deletes: Option<File>,
+    centroids: Option<&Centroids>,
 ) -> Result<Index> {
     let mut entries = Entries::new();
+    let mut encoded = EncodedRows::default();
     each_batch(DATA_FILE, data, meta, schema.vector_bytes(), |batch| {
         let columns = Columns::of(DATA_FILE, batch)?;
         let vectors = typed(DATA_FILE, VECTOR, batch, |array| {
@@ -97,6 +132,12 @@ fn derive(
         let attrs = typed(DATA_FILE, ATTRS, batch, |array| {
             array.as_string_opt::<i32>()
         })?;
+        if let (Some(centroids), true) = (centroids, batch.num_rows() > 0) {
+            let at = vectors.value_offset(0) as usize;
+            let floats = &floats[at..at + batch.num_rows() * schema.dim as usize];
+            let rows = centroids.encode(floats, 1).map_err(SegmentError::lists)?;
+            encoded.append(rows);
+        }
         for row in 0..batch.num_rows() {
             let at = vectors.value_offset(row) as usize;
             let row = Row {
@@ -135,7 +176,11 @@ fn derive(
         let message = format!("{found}; the commit says {expected}");
         return Err(SegmentError::corrupt(DATA_FILE, "entries", 0, message));
     }
-    Index::build(meta.id, schema, entries, data)
+    let lists = match centroids {
+        Some(centroids) => Some(build_object(centroids, &encoded)?),
+        None => None,
+    };
+    Index::build(meta.id, schema, entries, data, lists)
 }
 
 fn each_batch(

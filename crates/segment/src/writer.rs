@@ -7,6 +7,8 @@
 //! 2. `delete` does the same with `deletes.parquet`, which is created by the
 //!    first delete. All records come before all deletes, so ordinals are final
 //!    the moment they are given.
+//!    With lists (`set_lists`) the caller has encoded the records before and pushes them
+//!    in list order, so that rows of a list lie side by side in the file too.
 //! 3. `finish` closes the files, reads `data.parquet` back to map and verify its
 //!    pages, and writes `index.vxi`.
 //!
@@ -29,6 +31,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use ulid::Ulid;
+use vexlake_index::ListsHead;
 use vexlake_store::Store;
 
 /// Writes one segment into a spool folder. Disk and CPU work without `await`:
@@ -38,6 +41,8 @@ pub struct SegmentWriter {
     entries: Entries,
     data: ParquetFile,
     deletes: Option<ParquetFile>,
+    /// The centroids' version, how many rows the lists hold, and the lists object.
+    lists: Option<(Ulid, u32, Vec<u8>)>,
     folder: TempDir,
 }
 
@@ -68,6 +73,7 @@ impl SegmentWriter {
             entries: Entries::new(),
             data,
             deletes: None,
+            lists: None,
             folder,
         })
     }
@@ -102,6 +108,21 @@ impl SegmentWriter {
         Ok(ordinal)
     }
 
+    /// Gives the lists object of all records, which are pushed in the order of its slots.
+    /// Fails where its slots are not ordinals.
+    pub fn set_lists(&mut self, object: Vec<u8>) -> Result<()> {
+        let head = ListsHead::decode(&object).map_err(SegmentError::lists)?;
+        if !head.is_in_list_order() {
+            return Err(SegmentError::invalid(
+                "the order of rows",
+                "another",
+                "that of lists",
+            ));
+        }
+        self.lists = Some((Ulid::from(head.version()), head.rows(), object));
+        Ok(())
+    }
+
     /// Records and deletes pushed so far.
     pub fn entries(&self) -> u32 {
         self.entries.len()
@@ -118,7 +139,20 @@ impl SegmentWriter {
             files.push(deletes.close(id)?);
         }
         let data = File::open(&data_path).map_err(SegmentError::io(&data_path))?;
-        let index = Index::build(id, self.schema, self.entries, &data)?;
+        let listed = self.lists.as_ref().map(|(_, rows, _)| *rows);
+        if let Some(rows) = listed.filter(|rows| *rows != self.entries.rows) {
+            let expected = format!("those in lists, {rows}");
+            return Err(SegmentError::invalid(
+                "the number of records",
+                self.entries.rows,
+                expected,
+            ));
+        }
+        let (centroids, lists) = self
+            .lists
+            .map(|(version, _, object)| (version, object))
+            .unzip();
+        let index = Index::build(id, self.schema, self.entries, &data, lists)?;
 
         let path = self.folder.path().join(INDEX_FILE);
         let write = || {
@@ -138,6 +172,7 @@ impl SegmentWriter {
             log_time_min,
             log_time_max,
             hash: index.entries.hash,
+            centroids,
             created_ms: id.timestamp_ms(),
         };
         Ok(Built {

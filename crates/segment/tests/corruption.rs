@@ -82,7 +82,7 @@ async fn should_answer_rightly_or_name_the_damage_for_every_byte_of_data_flipped
             );
         }
         harmed += usize::from(!errors.is_empty());
-        let rebuilt = rebuild_index(&fixture.store, &fixture.meta, &fixture.schema).await;
+        let rebuilt = rebuild_index(&fixture.store, &fixture.meta, &fixture.schema, None).await;
         assert_eq!(
             rebuilt.expect_err("the file's checksum").kind(),
             SegmentErrorKind::Corrupt
@@ -116,9 +116,14 @@ async fn should_name_the_damage_when_index_and_parquet_are_both_damaged() {
         let good = std::fs::read(fixture.path(name)).expect("reads");
         flip_every_byte(&fixture, name, async |at| {
             let cache = BlockCache::new(1 << 20);
-            let opened =
-                SegmentReader::open(fixture.store.clone(), &fixture.meta, &fixture.schema, cache)
-                    .await;
+            let opened = SegmentReader::open(
+                fixture.store.clone(),
+                &fixture.meta,
+                &fixture.schema,
+                cache,
+                None,
+            )
+            .await;
             let error = opened.expect_err("nothing to rebuild from");
             assert_eq!(
                 error.kind(),
@@ -129,7 +134,7 @@ async fn should_name_the_damage_when_index_and_parquet_are_both_damaged() {
         .await;
         for bad in [&good[..good.len() - 1], &good[..0]] {
             std::fs::write(fixture.path(name), bad).expect("writes");
-            let error = rebuild_index(&fixture.store, &fixture.meta, &fixture.schema)
+            let error = rebuild_index(&fixture.store, &fixture.meta, &fixture.schema, None)
                 .await
                 .expect_err("cut");
             assert_eq!(error.kind(), SegmentErrorKind::Corrupt, "{error}");
@@ -164,8 +169,14 @@ async fn should_say_not_found_when_the_data_is_gone() {
     }
     fixture.store.delete(INDEX_FILE).await.expect("deletes");
     let cache = BlockCache::new(1 << 20);
-    let opened =
-        SegmentReader::open(fixture.store.clone(), &fixture.meta, &fixture.schema, cache).await;
+    let opened = SegmentReader::open(
+        fixture.store.clone(),
+        &fixture.meta,
+        &fixture.schema,
+        cache,
+        None,
+    )
+    .await;
     assert_eq!(opened.expect_err("gone").kind(), SegmentErrorKind::NotFound);
 }
 

@@ -11,7 +11,7 @@ use vexlake_store::{Fault, Faults, Op, Rule, Store};
 
 async fn open(fixture: &Fixture, store: Store) -> SegmentReader {
     let cache = BlockCache::new(1 << 20);
-    SegmentReader::open(store, &fixture.meta, &fixture.schema, cache)
+    SegmentReader::open(store, &fixture.meta, &fixture.schema, cache, None)
         .await
         .expect("opens")
 }
@@ -35,6 +35,7 @@ async fn should_refuse_wrong_ranges_and_flipped_bytes() {
                 &fixture.store.clone().with_faults(faults.clone()),
                 &fixture.meta,
                 &fixture.schema,
+                None,
             )
             .await
             .expect_err("wrong bytes")
@@ -71,7 +72,7 @@ async fn should_not_rebuild_when_the_store_only_does_not_answer() {
     let faults = Faults::scripted([Rule::every(Op::Ranges, INDEX_FILE, Fault::FailBefore)]);
     let store = fixture.store.clone().with_faults(faults);
     let cache = BlockCache::new(1 << 20);
-    let opened = SegmentReader::open(store, &fixture.meta, &fixture.schema, cache).await;
+    let opened = SegmentReader::open(store, &fixture.meta, &fixture.schema, cache, None).await;
     assert_eq!(
         opened.expect_err("no answer").kind(),
         SegmentErrorKind::Unavailable
@@ -98,7 +99,7 @@ async fn should_finish_an_upload_that_is_repeated_after_a_lost_reply() {
         assert!(failing.is_err());
         upload(&store, &built).await.expect("uploads");
         let cache = BlockCache::new(1 << 20);
-        let segment = SegmentReader::open(store, &built.meta, &schema(4), cache)
+        let segment = SegmentReader::open(store, &built.meta, &schema(4), cache, None)
             .await
             .expect("opens");
         assert_holds(&segment, &entries(30, 3, 4)).await;

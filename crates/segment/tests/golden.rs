@@ -112,7 +112,7 @@ fn copy(format: u32) -> (tempfile::TempDir, Store) {
 async fn open(format: u32) -> (tempfile::TempDir, SegmentReader) {
     let (folder, store) = copy(format);
     let cache = BlockCache::new(1 << 20);
-    let segment = SegmentReader::open(store, &meta(format), &SCHEMA, cache).await;
+    let segment = SegmentReader::open(store, &meta(format), &SCHEMA, cache, None).await;
     (folder, segment.expect("opens"))
 }
 
@@ -126,7 +126,7 @@ async fn should_read_the_segment_of_format_2() {
 #[tokio::test]
 async fn should_derive_the_index_of_format_2_byte_for_byte() {
     let (_folder, store) = copy(2);
-    let rebuilt = rebuild_index(&store, &meta(2), &SCHEMA)
+    let rebuilt = rebuild_index(&store, &meta(2), &SCHEMA, None)
         .await
         .expect("rebuilds");
     assert_eq!(rebuilt, store.get(INDEX_FILE).await.expect("the index"));

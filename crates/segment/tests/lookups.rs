@@ -5,7 +5,7 @@ mod common;
 
 use common::{Entry, Fixture, assert_holds, delete, entries, schema};
 use vexlake_segment::{
-    BlockCache, DATA_FILE, INDEX_FILE, SegmentErrorKind, SegmentReader, key_hash,
+    BlockCache, DATA_FILE, INDEX_FILE, ReadCounts, SegmentErrorKind, SegmentReader, key_hash,
 };
 use vexlake_store::Usage;
 
@@ -59,14 +59,17 @@ async fn should_open_in_one_round_find_in_two_and_name_in_one() {
     segment.find(&[key(id)]).await.expect("found");
     let neighbour = 12_345 / 256 * 256;
     let ids = segment
-        .ids(&[neighbour, 12_345, neighbour])
+        .ids(&[neighbour, 12_345, neighbour], &ReadCounts::default())
         .await
         .expect("ids");
     assert_eq!(ids[1], *id);
     assert_eq!(ids[0], ids[2]);
     assert_eq!(since(&fixture, before), (0, 0), "the same pages again");
 
-    segment.ids(&[5, 7_000, 19_999]).await.expect("ids");
+    segment
+        .ids(&[5, 7_000, 19_999], &ReadCounts::default())
+        .await
+        .expect("ids");
     assert_eq!(since(&fixture, before).0, 1);
     let before = fixture.store.usage();
     segment
@@ -75,7 +78,11 @@ async fn should_open_in_one_round_find_in_two_and_name_in_one() {
         .expect("entries");
     assert_eq!(since(&fixture, before).0, 1);
     for beyond in [20_100, u32::MAX] {
-        let kind = segment.ids(&[0, beyond]).await.expect_err("beyond").kind();
+        let kind = segment
+            .ids(&[0, beyond], &ReadCounts::default())
+            .await
+            .expect_err("beyond")
+            .kind();
         assert_eq!(kind, SegmentErrorKind::Invalid);
         let range = segment.entries_between(0..beyond.max(20_101)).await;
         assert_eq!(range.expect_err("beyond").kind(), SegmentErrorKind::Invalid);
@@ -235,7 +242,13 @@ async fn should_find_nothing_in_an_empty_segment_and_nothing_for_no_keys() {
     let segment = empty.open().await;
     assert_eq!(segment.find(&[key("a")]).await.expect("found"), [None]);
     assert!(segment.find(&[]).await.expect("found").is_empty());
-    assert!(segment.ids(&[]).await.expect("ids").is_empty());
+    assert!(
+        segment
+            .ids(&[], &ReadCounts::default())
+            .await
+            .expect("ids")
+            .is_empty()
+    );
     assert!(
         segment
             .entries_between(0..0)

@@ -44,7 +44,7 @@ async fn should_hold_the_smallest_and_the_largest_dimension() {
         let fixture = Fixture::new(rows, 2, dim).await;
         let segment = fixture.open().await;
         assert_holds(&segment, &fixture.entries).await;
-        let rebuilt = rebuild_index(&fixture.store, &fixture.meta, &fixture.schema)
+        let rebuilt = rebuild_index(&fixture.store, &fixture.meta, &fixture.schema, None)
             .await
             .expect("rebuilds");
         assert_eq!(
@@ -74,7 +74,7 @@ async fn should_hold_the_longest_ids_and_attributes() {
 async fn should_rebuild_the_same_bytes_from_parquet_alone() {
     for (rows, deletes, dim) in [(0, 0, 4), (5, 0, 4), (0, 5, 4), (9000, 17, 12)] {
         let fixture = Fixture::new(rows, deletes, dim).await;
-        let rebuilt = rebuild_index(&fixture.store, &fixture.meta, &fixture.schema)
+        let rebuilt = rebuild_index(&fixture.store, &fixture.meta, &fixture.schema, None)
             .await
             .expect("rebuilds");
         assert_eq!(
@@ -212,7 +212,7 @@ async fn should_refuse_a_meta_or_schema_of_another_segment() {
         (&fixture.meta, schema(5)),
     ] {
         let cache = BlockCache::new(1 << 20);
-        let error = SegmentReader::open(fixture.store.clone(), meta, &schema, cache)
+        let error = SegmentReader::open(fixture.store.clone(), meta, &schema, cache, None)
             .await
             .expect_err("refuses");
         assert_eq!(error.kind(), SegmentErrorKind::Corrupt, "{error}");

@@ -245,6 +245,12 @@ impl Store {
         Ok(ranges.iter().zip(&plan.places).map(slice).collect())
     }
 
+    /// Requests that [`Store::get_ranges`] sends for these ranges, retries apart.
+    pub fn requests_for(&self, ranges: &[Range<u64>]) -> u64 {
+        let reads = plan_reads(ranges).reads.len();
+        reads.div_ceil(self.shared.backend.ranges_per_call()) as u64
+    }
+
     async fn read_ranges(&self, key: &str, reads: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
         let Shared {
             backend,

@@ -19,6 +19,8 @@ import { checkDimensions, invalid, type ReadVector, readVector } from "./vector-
 
 /** Redis's bound on EF, which ours shares. */
 export const EF_MAX = 1_000_000;
+/** EF of a search that names none, as in Redis; the core scales what it looks at around it. */
+export const EF_DEFAULT = 100;
 /** What a collection made by VADD is, beside its dimension. */
 export const MADE_BY_VADD = { metric: "cosine", partitions: 1, format: "f32" };
 
@@ -62,14 +64,15 @@ function readAddOptions(args: Arguments, from: number): Buffer | undefined {
     if (i + 1 >= args.count) throw new ReplyError("ERR", "invalid option after element");
     i += 1;
     if (option === "SETATTR") attrs = checkAttributes(args.bytes(i));
-    else if (option === "EF") checkEffort(args.integer(i));
+    else if (option === "EF") readEffort(args.integer(i));
     else throw new ReplyError("ERR", "invalid option after element");
   }
   return attrs;
 }
 
-export function checkEffort(effort: number | undefined): void {
+export function readEffort(effort: number | undefined): number {
   if (effort === undefined || effort < 1 || effort > EF_MAX) throw new ReplyError("ERR", "invalid EF");
+  return effort;
 }
 
 export function refused(command: string, option: string): ReplyError {

@@ -11,7 +11,7 @@ import type { Call, Command, Reply, SearchPlan } from "./command.ts";
 import { replyEmptyArray } from "./command.ts";
 import { findTarget, scopeOf, type Target } from "./key.ts";
 import { checkDimensions, readVector } from "./vector-argument.ts";
-import { checkEffort, refused } from "./vector-write.ts";
+import { readEffort, refused } from "./vector-write.ts";
 
 /** Most results of one search; checked before anything of that size is made. */
 export const COUNT_MAX = 10_000;
@@ -27,6 +27,8 @@ interface Options {
   count: number;
   epsilon?: number;
   scope: "fresh" | "snapshot";
+  effort?: number;
+  truth: boolean;
 }
 
 function vsim(call: Call): Reply | SearchPlan | Promise<Reply | SearchPlan> {
@@ -48,9 +50,11 @@ function planSearch({ args }: Call, target: Target | undefined): Reply | SearchP
     k: options.count,
     ...scopeOf(target, options.scope),
     withAttrs: options.withAttrs,
+    truth: options.truth,
   };
   // Redis compares EPSILON with half the cosine distance, which is one less the score.
   if (options.epsilon !== undefined) request.scoreMin = 1 - options.epsilon;
+  if (options.effort !== undefined) request.effort = options.effort;
   return { request, reply: (answer) => shape(answer, options) };
 }
 
@@ -71,6 +75,7 @@ function readOptions(args: Arguments, from: number): Options {
     withAttrs: false,
     count: COUNT_DEFAULT,
     scope: "fresh",
+    truth: false,
   };
   for (let i = from; i < args.count; i += 1) {
     const option = args.word(i);
@@ -78,7 +83,8 @@ function readOptions(args: Arguments, from: number): Options {
     else if (option === "WITHATTRIBS") options.withAttrs = true;
     else if (option === "FRESH") options.scope = "fresh";
     else if (option === "SNAPSHOT") options.scope = "snapshot";
-    else if (option !== "NOTHREAD" && option !== "TRUTH") {
+    else if (option === "TRUTH") options.truth = true;
+    else if (option !== "NOTHREAD") {
       i += 1;
       readValue(args, i, option, options);
     }
@@ -99,7 +105,7 @@ function readValue(args: Arguments, at: number, option: string, options: Options
       return;
     }
     case "EF":
-      checkEffort(args.integer(at));
+      options.effort = readEffort(args.integer(at));
       return;
     case "FILTER":
     case "FILTER-EF":

@@ -2,6 +2,7 @@
 import { checkAnswer } from "../commands/execute.ts";
 import { checkId, findMoment, scopeOf, type Target } from "../commands/key.ts";
 import { checkDimensions } from "../commands/vector-argument.ts";
+import { EF_DEFAULT, EF_MAX } from "../commands/vector-write.ts";
 import { COUNT_MAX } from "../commands/vsim.ts";
 import { attributesOf, type CollectionView, type SearchReply, slice, type VectorArgument } from "../core.ts";
 import { fromFailure, ReplyError } from "../errors.ts";
@@ -11,7 +12,7 @@ import { Fields } from "./fields.ts";
 import { readSections } from "./sections.ts";
 import { readVectorField } from "./vector-field.ts";
 
-const KNOWN = ["db", "collection", "id", "k", "scope", "at", "with_attrs", "score_min"];
+const KNOWN = ["db", "collection", "id", "k", "scope", "at", "with_attrs", "score_min", "ef", "truth"];
 const COUNT_DEFAULT = 10;
 const SCOPES = ["fresh", "snapshot"] as const;
 
@@ -29,6 +30,8 @@ export async function search(request: ApiRequest): Promise<Answer> {
       k: fields.integer("k", COUNT_DEFAULT, 1, COUNT_MAX),
       ...scopeOf(target, fields.choice("scope", SCOPES, "fresh")),
       withAttrs: fields.flag("with_attrs"),
+      effort: fields.integer("ef", EF_DEFAULT, 1, EF_MAX),
+      truth: fields.flag("truth"),
       ...(scoreMin === undefined ? {} : { scoreMin }),
     },
   ]);

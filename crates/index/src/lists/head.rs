@@ -36,7 +36,7 @@ pub struct ListEntry {
 }
 
 /// See the module.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ListsHead {
     version: u128,
     code_dim: usize,
@@ -224,6 +224,11 @@ impl ListsHead {
     /// The range of a list's bytes in the object.
     pub fn range(&self, entry: &ListEntry) -> Range<u64> {
         entry.offset..entry.offset + list_bytes(self.code_dim, entry.rows as usize) as u64
+    }
+
+    /// Whether slots are ordinals.
+    pub fn is_in_list_order(&self) -> bool {
+        self.ordinals.is_none()
     }
 
     /// The segment's ordinal of a slot.

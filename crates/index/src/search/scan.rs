@@ -72,7 +72,9 @@ impl Search {
         self.scan_lists(std::iter::once((*chosen, segment, entry, list, hidden)));
     }
 
-    fn scan_lists<'a>(
+    /// Scans lists of any segments in one run: (list, number of the segment, its entry, its
+    /// bytes, hidden slots of the segment). For bytes that lie in pages.
+    pub fn scan_lists<'a>(
         &mut self,
         lists: impl Iterator<Item = (Chosen, u32, &'a ListEntry, List<'a>, Option<&'a [u64]>)>,
     ) {

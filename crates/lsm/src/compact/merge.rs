@@ -1,12 +1,15 @@
 //! A merge: stream the live entries of some segments into fewer, and replace them.
 //!
 //! 1. Fix the snapshot; a missing input means the job is *superseded*, not failed.
-//! 2. Read each input in batches that fit the memory cap, leave out what is shadowed,
-//!    write what remains; deletes go last. A row map (4 bytes an entry) remembers
-//!    where each entry went.
+//! 2. With centroids, make the lists of the output first: those of inputs of the same
+//!    version are interleaved by copying, others are encoded anew (`merge/listing.rs`).
+//!    They say where each row goes.
+//! 3. Read each input in batches that fit the memory cap, leave out what is shadowed,
+//!    write what remains, in list order by way of buckets (`merge/buckets.rs`); deletes
+//!    go last. A row map (4 bytes an entry) remembers where each entry went.
 //!    Deletes older than the spec's bound are left out too, where no other segment holds
 //!    their key.
-//! 3. Commit the replace. After a lost race: inputs gone → superseded; otherwise the
+//! 4. Commit the replace. After a lost race: inputs gone → superseded; otherwise the
 //!    bits that appeared on the inputs meanwhile move through the row map to the
 //!    outputs, and the commit is tried again. Nothing is merged twice.
 //!
@@ -19,17 +22,25 @@
 //!
 //! Limits: batches of at most a quarter of the memory cap; the caller's byte rate.
 
+mod buckets;
+mod limits;
+mod listing;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 use vexlake_manifest::{Head, ManifestError, State};
-use vexlake_segment::{Built, Delete, EntryHash, Position, Row, SegmentWriter, key_hash, upload};
+use vexlake_segment::{
+    Built, Delete, EntryHash, Position, Row, SegmentMeta, SegmentWriter, key_hash, upload,
+};
 
+use self::buckets::Buckets;
+use self::limits::{ENTRY_OVERHEAD_BYTES, check_memory};
+pub(super) use self::limits::{Pace, entries_max, with_lists};
 use super::plan::Spec;
 use crate::error::{Error, Result};
 use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Incarnation};
@@ -37,9 +48,6 @@ use crate::shadow::Shadows;
 use crate::snapshot::{SegmentView, Snapshot};
 use crate::state::{Delta, Dropped, DroppedDeletes, IncarnationState};
 
-/// Bytes an entry costs in memory beside its vector and texts: writer bookkeeping
-/// (id, position, hash, checksum) and the row map.
-const ENTRY_OVERHEAD_BYTES: u64 = 160;
 /// Deletes read at once: with ids of 20 bytes 460 KiB.
 const DELETES_PER_BATCH: u32 = 8192;
 /// Entry ordinal in the row map for "left behind".
@@ -74,16 +82,28 @@ pub struct Progress {
     pub rows_total: u64,
     /// Bytes read so far.
     pub bytes_read: u64,
-    /// `merge`, `upload` or `commit`.
+    /// `lists`, `merge`, `upload` or `commit`; `sample` and `train` of a training.
     pub phase: &'static str,
 }
 
-/// How a merge ended.
+/// How a job ended; none of them is a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ended {
+    /// It committed.
+    Done,
+    /// Somebody else's commit left nothing to do.
+    Superseded,
+    /// As asked for.
+    Cancelled,
+}
+
+/// What a merge or a training did.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Merged {
-    /// `done`, `superseded` or `cancelled`.
-    pub status: &'static str,
+    /// How it ended.
+    pub status: Ended,
     /// Version after it.
     pub version: u64,
     /// Segments that began.
@@ -96,6 +116,20 @@ pub struct Merged {
     pub bytes_in: u64,
     /// Bytes of the outputs.
     pub bytes_out: u64,
+}
+
+impl Merged {
+    pub(super) fn without_segments(status: Ended, version: u64, spec: &Spec) -> Self {
+        Self {
+            status,
+            version,
+            segments: Vec::new(),
+            rows: 0,
+            dropped: 0,
+            bytes_in: spec.bytes_in,
+            bytes_out: 0,
+        }
+    }
 }
 
 /// What a merge produced, before its commit.
@@ -153,34 +187,32 @@ impl Incarnation {
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Merged> {
         let snapshot = self.follow().await?;
-        let ended = |status, version| Merged {
-            status,
-            version,
-            segments: Vec::new(),
-            rows: 0,
-            dropped: 0,
-            bytes_in: spec.bytes_in,
-            bytes_out: 0,
-        };
+        let ended = |status, version| Merged::without_segments(status, version, spec);
         let Some(inputs) = Inputs::of(&snapshot, spec) else {
-            return Ok(ended("superseded", snapshot.version()));
+            return Ok(ended(Ended::Superseded, snapshot.version()));
         };
-        check_memory(&inputs.segments, options)?;
+        check_memory(&inputs.segments, snapshot.state(), options)?;
         let spool = tempfile::tempdir_in(&self.context.spool).map_err(|e| {
             Error::Unavailable(format!("spool {}: {e}", self.context.spool.display()))
         })?;
         let output = match self
-            .stream(&inputs, spool.path(), options, cancelled, progress)
+            .stream(
+                &inputs,
+                &snapshot,
+                spool.path(),
+                options,
+                (cancelled, progress),
+            )
             .await
         {
             Ok(Some(output)) => output,
-            Ok(None) => return Ok(ended("cancelled", snapshot.version())),
+            Ok(None) => return Ok(ended(Ended::Cancelled, snapshot.version())),
             Err(error) => {
                 // Inputs that were replaced meanwhile may have been swept under the reads.
                 let now = self.follow().await?;
                 let gone = live_inputs(&now, spec).is_none();
                 return if gone {
-                    Ok(ended("superseded", now.version()))
+                    Ok(ended(Ended::Superseded, now.version()))
                 } else {
                     Err(error)
                 };
@@ -202,7 +234,7 @@ impl Incarnation {
         (self.context.components.crash)("compact:uploaded");
         progress(at("commit"));
         match self.commit_merge(spec, &snapshot, &output).await? {
-            None => Ok(ended("superseded", self.manifest.head().version)),
+            None => Ok(ended(Ended::Superseded, self.manifest.head().version)),
             Some(head) => {
                 (self.context.components.crash)("compact:committed");
                 self.show_committed(&head).await;
@@ -212,7 +244,7 @@ impl Incarnation {
                     rows: meta.map_or(0, |m| u64::from(m.rows) + u64::from(m.deletes)),
                     dropped: output.dropped.entries,
                     bytes_out: meta.map_or(0, |m| m.files.iter().map(|f| f.bytes).sum()),
-                    ..ended("done", head.version)
+                    ..ended(Ended::Done, head.version)
                 })
             }
         }
@@ -221,10 +253,10 @@ impl Incarnation {
     async fn stream(
         &self,
         merge: &Inputs,
+        snapshot: &Snapshot,
         spool: &std::path::Path,
         options: &MergeOptions,
-        cancelled: &AtomicBool,
-        progress: &(dyn Fn(Progress) + Send + Sync),
+        (cancelled, progress): Control<'_>,
     ) -> Result<Option<Output>> {
         let inputs = &merge.segments;
         let schema = self.manifest.head().state.schema.segment();
@@ -245,6 +277,19 @@ impl Incarnation {
             .map(|v| (v.id(), vec![LEFT_BEHIND; v.reader.entries() as usize]))
             .collect();
         let mut pace = Pace::new(options.bytes_per_second_max);
+        let mut buckets = None;
+        if let Some(centroids) = snapshot.current_centroids() {
+            let listing =
+                self.list_inputs(inputs, centroids, batch, &mut pace, (cancelled, progress));
+            let Some(listing) = listing.await? else {
+                return Ok(None);
+            };
+            if listing.rows > 0 {
+                writer.set_lists(listing.object)?;
+                row_maps = listing.row_maps;
+                buckets = Some(Buckets::new(spool, listing.rows, batch)?);
+            }
+        }
         let (mut done, mut kept) = (0u64, 0u32);
         let (pools, runtime) = (&self.context.pools, tokio::runtime::Handle::current());
         for view in inputs {
@@ -264,7 +309,11 @@ impl Incarnation {
                             dropped.hash += EntryHash::of_row(row.id, &row.position);
                             continue;
                         }
-                        map[(from + index) as usize] = writer.push(&row)?;
+                        let place = &mut map[(from + index) as usize];
+                        match &mut buckets {
+                            Some(buckets) => buckets.push(*place, &row)?,
+                            None => *place = writer.push(&row)?,
+                        }
                         kept += 1;
                     }
                     Ok(())
@@ -280,6 +329,11 @@ impl Incarnation {
                 });
                 pace.wait(2 * u64::from(count) * row_bytes).await;
             }
+        }
+        if let Some(buckets) = buckets {
+            pools.in_background(|| {
+                buckets.each_row(schema.dim, |row| Ok(writer.push(&row).map(drop)?))
+            })?;
         }
         for view in inputs {
             let map = row_maps.get_mut(&view.id()).expect("one map per input");
@@ -348,9 +402,13 @@ impl Incarnation {
             let Some(now) = live_inputs(&snapshot, spec).filter(|_| may_drop) else {
                 return Ok(None);
             };
-            let cutoff_ms = snapshot.state().cutoff_ms();
-            if let Some(late) = adds.iter().find(|m| m.id.timestamp_ms() < cutoff_ms) {
-                // Its files may be swept already.
+            let state = snapshot.state();
+            let late = |meta: &&SegmentMeta| {
+                let gone = |version| !state.centroids.live.contains_key(&version);
+                meta.id.timestamp_ms() < state.cutoff_ms() || meta.centroids.is_some_and(gone)
+            };
+            if let Some(late) = adds.iter().find(late) {
+                // Its files, or the centroids of its lists, may be swept already.
                 let message = format!("a mark overtook the upload of merged segment {}", late.id);
                 return Err(Error::Conflict(message));
             }
@@ -381,6 +439,9 @@ impl Incarnation {
     }
 }
 
+/// Who may end the work, and who is told how far it is.
+pub(super) type Control<'a> = (&'a AtomicBool, &'a (dyn Fn(Progress) + Send + Sync));
+
 fn live_inputs(snapshot: &Snapshot, spec: &Spec) -> Option<Vec<SegmentView>> {
     spec.inputs
         .iter()
@@ -409,51 +470,6 @@ fn moved_bits(
         );
     }
     BTreeMap::from([(built.meta.id, bits)])
-}
-
-fn check_memory(inputs: &[SegmentView], options: &MergeOptions) -> Result<()> {
-    let entries: u64 = inputs
-        .iter()
-        .map(|view| u64::from(view.reader.entries()))
-        .sum();
-    let (cap, max) = (
-        options.memory_bytes_max,
-        entries_max(options.memory_bytes_max),
-    );
-    if entries > max {
-        return Err(Error::Invalid(format!(
-            "merging {entries} entries: memory_bytes_max {cap} allows {max}"
-        )));
-    }
-    Ok(())
-}
-
-/// Entries whose bookkeeping fits half the memory; batches take a quarter.
-pub(super) fn entries_max(memory_bytes_max: u64) -> u64 {
-    memory_bytes_max / 2 / ENTRY_OVERHEAD_BYTES
-}
-
-/// Holds a byte rate by waiting after each batch.
-struct Pace {
-    rate: u64,
-    due: tokio::time::Instant,
-}
-
-impl Pace {
-    fn new(rate: u64) -> Self {
-        Self {
-            rate,
-            due: tokio::time::Instant::now(),
-        }
-    }
-
-    async fn wait(&mut self, bytes: u64) {
-        if self.rate == 0 {
-            return;
-        }
-        self.due += Duration::from_secs_f64(bytes as f64 / self.rate as f64);
-        tokio::time::sleep_until(self.due).await;
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,10 @@
 //! rows of its key, and those can lie anywhere below its age. With more than one source
 //! age does not bound where they lie, and deletes wait for the other reasons.
 //!
+//! Centroids are trained once a collection has `train_rows_min` rows, and again when it has
+//! grown by `train_growth`. Then segments without lists by them are rewritten one by one;
+//! those of older centroids stay searchable until their turn comes.
+//!
 //! Pure: takes the state, returns specs. No clock, no I/O. Positions decide which of
 //! two records wins, so any set of segments may be merged.
 //!
@@ -20,13 +24,26 @@
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use super::merge::MergeOptions;
+use super::merge::{MergeOptions, with_lists};
 use crate::state::{IncarnationState, SegmentState};
+use vexlake_distance::Metric;
 
 /// Width of a size tier.
 const TIER_FACTOR: f64 = 4.0;
 /// Sizes below this share the lowest tier: opening a file costs more than reading 1 MiB.
 const TIER_FLOOR_BYTES: u64 = 1 << 20;
+/// Below this an exact scan of everything is as good: 20,000 rows of 768 floats are 60 MB,
+/// some 6 ms of one core's memory bandwidth.
+pub(super) const TRAIN_ROWS_MIN: u64 = 20_000;
+/// Training again costs a rewrite of everything: at a factor of four, all that came before
+/// cost a third of the last one.
+const TRAIN_GROWTH: f64 = 4.0;
+/// Choosing lists costs as much as scanning them at some 200 rows a list (crates/index).
+const ROWS_PER_LIST: u64 = 200;
+/// Centroids at most: 65,536 of 768 floats are 200 MB in every process.
+const LISTS_MAX: u64 = 1 << 16;
+/// Segments that training samples: the largest; a payload of 1,024 names has 27 KiB.
+const TRAIN_INPUTS_MAX: usize = 1024;
 /// Seven days: a backfill of a week comes in behind its deletes.
 const DELETE_RETENTION_MS: u64 = 7 * 24 * 3_600_000;
 
@@ -51,6 +68,12 @@ pub struct Policy {
     /// Share of old deletes at which everything old is merged: each is dropped for at
     /// most 1 / ratio entries rewritten.
     pub delete_ratio: f64,
+    /// Live rows from which on a collection has centroids.
+    pub train_rows_min: u64,
+    /// Growth since the last training at which they are trained again.
+    pub train_growth: f64,
+    /// Rows of a list, on average, that training aims at.
+    pub rows_per_list: u64,
 }
 
 /// What a caller may say about a plan.
@@ -93,11 +116,15 @@ impl Default for Policy {
             shadow_ratio: 0.5,
             delete_retention_ms: DELETE_RETENTION_MS,
             delete_ratio: 0.1,
+            train_rows_min: TRAIN_ROWS_MIN,
+            train_growth: TRAIN_GROWTH,
+            rows_per_list: ROWS_PER_LIST,
         }
     }
 }
 
-/// A merge to do: pure description, valid while all inputs are live.
+/// A job to do: pure description. A merge is valid while all inputs are live, a training
+/// while nobody else has trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Spec {
@@ -105,9 +132,9 @@ pub struct Spec {
     pub id: String,
     /// The incarnation.
     pub incarnation: Ulid,
-    /// `merge`.
+    /// `merge` or `train`.
     pub kind: String,
-    /// Segments to merge.
+    /// Segments to merge, or to sample.
     pub inputs: Vec<Ulid>,
     /// Why, for people.
     pub reason: String,
@@ -120,8 +147,18 @@ pub struct Spec {
     /// Deletes of a lower log time may be dropped, ms; absent = keep all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drop_deletes_before: Option<i64>,
+    /// The centroids that a training replaces; none the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<Ulid>,
+    /// How many centroids to train; 0 of a merge.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lists: u32,
     /// Version the plan was made on.
     pub version: u64,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Bytes, entries and shadowed entries of a live segment.
@@ -150,7 +187,7 @@ impl Weight {
     }
 }
 
-/// The merges due in `state`. `shadowed` tells how many entries of a segment are
+/// What is due in `state`, training first. `shadowed` tells how many entries of a segment are
 /// hidden (the state only references large shadow sets).
 pub fn plan_compaction(
     state: &IncarnationState,
@@ -160,7 +197,8 @@ pub fn plan_compaction(
 ) -> Vec<Spec> {
     let plan = Plan::new(state, version, policy);
     let mut tiers: std::collections::BTreeMap<i32, Vec<Weight>> = std::collections::BTreeMap::new();
-    let mut specs = Vec::new();
+    let mut specs: Vec<Spec> = plan.training(shadowed).into_iter().collect();
+    let mut unlisted = Vec::new();
     let aged = plan.aged(shadowed);
     for segment in &state.segments {
         let weight = Weight::new(segment, shadowed);
@@ -195,7 +233,7 @@ pub fn plan_compaction(
             let within = |weight: &&Weight| {
                 bytes += weight.bytes;
                 entries += weight.entries;
-                bytes <= policy.bytes_max && entries <= policy.entries_max
+                bytes <= policy.bytes_max && entries <= plan.entries_max
             };
             let taken = rest
                 .iter()
@@ -204,6 +242,7 @@ pub fn plan_compaction(
                 .count();
             if taken < 2 {
                 // The oldest alone fills a merge: it stays as it is.
+                unlisted.extend(plan.unlisted(&rest[..1]));
                 rest = &rest[1..];
                 continue;
             }
@@ -214,7 +253,9 @@ pub fn plan_compaction(
             specs.push(plan.spec(&rest[..taken], reason));
             rest = &rest[taken..];
         }
+        unlisted.extend(plan.unlisted(rest));
     }
+    specs.extend(unlisted);
     specs
 }
 
@@ -224,6 +265,7 @@ struct Plan<'a> {
     version: u64,
     policy: &'a Policy,
     drop_deletes_before: Option<i64>,
+    entries_max: u64,
 }
 
 impl<'a> Plan<'a> {
@@ -235,6 +277,7 @@ impl<'a> Plan<'a> {
             version,
             policy,
             drop_deletes_before: state.horizon().map(bound),
+            entries_max: with_lists(policy.entries_max, state),
         }
     }
 
@@ -254,7 +297,6 @@ impl<'a> Plan<'a> {
         let Policy {
             inputs_max,
             bytes_max,
-            entries_max,
             delete_ratio,
             ..
         } = *self.policy;
@@ -271,8 +313,69 @@ impl<'a> Plan<'a> {
         let is_due = self.state.sources.len() == 1
             && deletes > 0
             && deletes as f64 >= delete_ratio * entries as f64
-            && (aged.len() <= inputs_max && bytes <= bytes_max && entries <= entries_max);
+            && (aged.len() <= inputs_max && bytes <= bytes_max && entries <= self.entries_max);
         if is_due { aged } else { Vec::new() }
+    }
+
+    /// The training that is due.
+    fn training(&self, shadowed: &dyn Fn(&Ulid) -> u64) -> Option<Spec> {
+        let Policy {
+            train_rows_min,
+            train_growth,
+            ..
+        } = *self.policy;
+        // Deletes may be among the shadowed entries: then rows are undercounted a little.
+        let live = |(id, segment): (&Ulid, &SegmentState)| {
+            u64::from(segment.meta.rows).saturating_sub(shadowed(id))
+        };
+        let rows: u64 = self.state.segments.iter().map(live).sum();
+        let last = self.state.centroids.current();
+        let grown = last.map(|last| rows as f64 / last.rows.max(1) as f64);
+        let is_due =
+            rows >= train_rows_min.max(1) && grown.is_none_or(|grown| grown >= train_growth);
+        if !is_due || self.state.schema.metric() == Metric::Manhattan {
+            return None;
+        }
+        let reason = match grown {
+            None => format!("lists: {rows} rows without centroids"),
+            Some(grown) => format!("lists: {grown:.1} times the rows of the last training"),
+        };
+        let segments = self.state.segments.iter();
+        let mut inputs: Vec<Weight> = segments
+            .filter(|(_, segment)| segment.meta.rows > 0)
+            .map(|segment| Weight::new(segment, shadowed))
+            .collect();
+        inputs.sort_by_key(|weight| std::cmp::Reverse(weight.entries));
+        inputs.truncate(TRAIN_INPUTS_MAX);
+        Some(Spec {
+            kind: "train".to_owned(),
+            predicted_bytes: 0,
+            replaces: last.map(|last| last.version),
+            lists: (rows / self.policy.rows_per_list.max(1)).clamp(1, LISTS_MAX) as u32,
+            drop_deletes_before: None,
+            ..self.spec(&inputs, reason)
+        })
+    }
+
+    /// A rewrite of each of these segments whose lists are not by the centroids in use, as
+    /// far as it fits a merge.
+    fn unlisted(&self, weights: &[Weight]) -> Vec<Spec> {
+        let Some(current) = self.state.centroids.current else {
+            return Vec::new();
+        };
+        let is_due = |weight: &&Weight| {
+            let meta = &self.state.segments[&weight.id].meta;
+            meta.rows > 0 && meta.centroids != Some(current) && weight.entries <= self.entries_max
+        };
+        let due = weights.iter().filter(is_due);
+        due.map(|weight| {
+            let has = match self.state.segments[&weight.id].meta.centroids {
+                None => "none",
+                Some(_) => "those of older centroids",
+            };
+            self.spec(std::slice::from_ref(weight), format!("lists: it has {has}"))
+        })
+        .collect()
     }
 
     fn spec(&self, inputs: &[Weight], reason: String) -> Spec {
@@ -293,6 +396,8 @@ impl<'a> Plan<'a> {
             predicted_bytes: inputs.iter().map(predicted).sum(),
             entries_in: inputs.iter().map(|w| w.entries).sum(),
             drop_deletes_before: self.drop_deletes_before,
+            replaces: None,
+            lists: 0,
             version: self.version,
         }
     }

@@ -593,7 +593,7 @@ fn should_refuse_patches_from_a_compacted_topic_and_count_them_in_a_recount() {
         sources
             .values_mut()
             .for_each(|source| source.compacted = true);
-        let site = Site::with_sources(L2, sources).await;
+        let site = Site::of(schema(L2), sources).await;
         let (writer, mut log) = (site.open("ingest").await, Log::default());
         log.upsert(0, "a", 1, 1);
         log.put(0, "a", 2, Change::SetAttrs("{}".to_owned()));

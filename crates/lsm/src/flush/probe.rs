@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use roaring::RoaringBitmap;
 use ulid::Ulid;
-use vexlake_segment::SegmentMeta;
 
 use super::Share;
+use super::write::Written;
 use crate::error::Result;
 use crate::memtable::Memtable;
 use crate::snapshot::{Key, Location, Snapshot, locate_many};
@@ -54,28 +54,22 @@ impl Probe {
         &self,
         memtable: &Memtable,
         ours: &Share,
-        segment: &SegmentMeta,
+        segment: &Written,
         snapshot: &Snapshot,
     ) -> BTreeMap<Ulid, RoaringBitmap> {
         let mut bits: BTreeMap<Ulid, RoaringBitmap> = BTreeMap::new();
-        let (mut row, mut delete) = (0, segment.rows);
-        for (entry, found) in ours.entries(memtable).zip(&self.found) {
-            let ordinal = if entry.slot.is_some() {
-                &mut row
-            } else {
-                &mut delete
-            };
+        let entries = ours.entries(memtable).zip(&segment.ordinals);
+        for ((entry, ordinal), found) in entries.zip(&self.found) {
             if let Some(found) = found {
                 let newer = snapshot.state().order(&found.position)
                     > snapshot.state().order(&entry.position);
                 let (id, bit) = if newer {
-                    (segment.id, *ordinal)
+                    (segment.meta.id, *ordinal)
                 } else {
                     (found.segment, found.entry)
                 };
                 bits.entry(id).or_default().insert(bit);
             }
-            *ordinal += 1;
         }
         bits
     }

@@ -6,7 +6,7 @@ use vexlake_distance::Metric;
 use vexlake_store::{Fault, Faults, Op, Rule};
 
 use crate::testing::*;
-use crate::{ErrorKind, Flushed, GcOptions, Incarnation};
+use crate::{Ended, ErrorKind, Flushed, GcOptions, Incarnation};
 
 const L2: Metric = Metric::L2;
 const NO_GRACE: GcOptions = GcOptions {
@@ -351,7 +351,7 @@ fn should_hide_records_of_segments_that_a_merge_replaced_meanwhile() {
         });
         gate.wait();
         let merged = merge(&first, &spec_of(&first, None)).await.expect("merged");
-        assert_eq!((merged.status, merged.segments.len()), ("done", 1));
+        assert_eq!((merged.status, merged.segments.len()), (Ended::Done, 1));
         gate.open();
         flushing.await.expect("no panic").expect("flushed");
         check(&a, &log, L2).await;

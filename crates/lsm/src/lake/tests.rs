@@ -342,6 +342,8 @@ fn should_refuse_to_promote_what_is_behind_and_roll_back_after_promoting() {
             k: 9,
             score_min: None,
             with_attrs: false,
+            effort: None,
+            truth: true,
         };
         assert_eq!(
             target

@@ -3,6 +3,7 @@
 use vexlake_distance::Metric;
 use vexlake_store::{Fault, Faults, Op, Rule};
 
+use super::flat::WAVE_BLOCKS;
 use super::*;
 use crate::ErrorKind;
 use crate::testing::*;
@@ -13,6 +14,8 @@ fn query(vector: &[f32], k: usize) -> Search {
         k,
         score_min: None,
         with_attrs: false,
+        effort: None,
+        truth: false,
     }
 }
 

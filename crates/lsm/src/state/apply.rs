@@ -21,6 +21,8 @@
 //! - **segment-new**: an added name is new and younger than the last mark's cutoff.
 //! - **partition-new**: an added partition was unknown.
 //! - **loss-current**: a loss is accepted from where the checkpoint stands.
+//! - **centroids-next**: centroids replace those in use, under a new name.
+//! - **centroids-live**: the centroids of an added segment's lists are there.
 //! - **pin-readable / pin-new / pin-live**: a pin keeps a version that can still be
 //!   read, under a name that is free; only the pair of both ends it.
 //! - **source-new**: a source gets an id above all that the committer saw.
@@ -36,7 +38,7 @@ use super::{
 };
 use crate::shadow::{ShadowRefs, Shadows};
 
-fn violation<T>(rule: &'static str, message: String) -> Result<T, Violation> {
+pub(super) fn violation<T>(rule: &'static str, message: String) -> Result<T, Violation> {
     Err(Violation { rule, message })
 }
 
@@ -146,6 +148,7 @@ impl IncarnationState {
                     ),
                 );
             }
+            self.check_centroids(meta)?;
             let added = SegmentState {
                 meta: meta.clone(),
                 shadow: ShadowRefs::default(),
@@ -374,6 +377,7 @@ impl IncarnationState {
                     );
                 }
                 next.mark = Some(*mark);
+                next.forget_centroids();
             }
             Delta::Pin {
                 name,
@@ -442,6 +446,10 @@ impl IncarnationState {
                 partition,
                 start,
             } => next.add_partition(*source, *partition, *start)?,
+            Delta::Centroids {
+                replaces,
+                centroids,
+            } => next.replace_centroids(*replaces, centroids)?,
             Delta::Retire {} => next.retired = true,
         }
         Ok(next)

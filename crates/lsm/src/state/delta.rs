@@ -8,7 +8,7 @@ use ulid::Ulid;
 use vexlake_manifest::u64_str;
 use vexlake_segment::{EntryHash, SegmentMeta};
 
-use super::{DroppedDeletes, Range, Source};
+use super::{CentroidsMeta, DroppedDeletes, Range, Source};
 use crate::shadow::Shadows;
 
 /// The last garbage-collection mark.
@@ -119,6 +119,13 @@ pub enum Delta {
         /// Its first offset.
         #[serde(with = "u64_str")]
         start: u64,
+    },
+    /// New segments use other centroids.
+    Centroids {
+        /// What they used before.
+        replaces: Option<Ulid>,
+        /// What they use from now on.
+        centroids: CentroidsMeta,
     },
     /// The last commit of an incarnation.
     Retire {},

@@ -121,12 +121,19 @@ pub async fn check_scope(
             k,
             score_min: None,
             with_attrs: true,
+            effort: None,
+            truth: true,
+        };
+        let default = Search {
+            truth: false,
+            ..query.clone()
         };
         let answers = handle
-            .search(std::slice::from_ref(&query), scope)
+            .search(&[query, default], scope)
             .await
             .expect("searched");
         check_hits(&answers.hits[0], &model, metric, &vector, k);
+        check_likely_hits(&answers.hits[1], &answers.hits[0], &model, metric, &vector);
     }
 }
 
@@ -163,6 +170,30 @@ fn check_hits(hits: &[crate::Hit], model: &Model, metric: Metric, vector: &[f32]
             (hit.distance - own).abs() <= 1e-5 * own.abs().max(1.0),
             "{hit:?} of {record:?}"
         );
+    }
+}
+
+/// Hits that went through lists: as many as the true ones, each live, once, and with its
+/// own distance; none nearer than the truth at its place.
+fn check_likely_hits(
+    hits: &[crate::Hit],
+    truth: &[crate::Hit],
+    model: &Model,
+    metric: Metric,
+    vector: &[f32],
+) {
+    let query = Query::new(metric, vector);
+    assert_eq!(hits.len(), truth.len(), "hits {hits:?}, in truth {truth:?}");
+    let mut seen = BTreeSet::new();
+    for (hit, truth) in hits.iter().zip(truth) {
+        let live = model.get(&hit.id).and_then(|(_, live)| live.as_ref());
+        let live = live.unwrap_or_else(|| panic!("hit {hit:?} is not live"));
+        assert!(seen.insert(&hit.id), "{} twice", hit.id);
+        let norm = (vexlake_distance::kernels().norm)(&live.vector);
+        let own = metric.distance(query.key(&live.vector, norm));
+        let slack = 1e-5 * own.abs().max(1.0);
+        assert!((hit.distance - own).abs() <= slack, "{hit:?} of {live:?}");
+        assert!(hit.distance >= truth.distance - slack, "{hit:?}, {truth:?}");
     }
 }
 

@@ -50,11 +50,11 @@ pub struct Site {
 impl Site {
     /// A new incarnation of `partitions` partitions that begin at offset 0.
     pub async fn new(metric: Metric, partitions: u32) -> Self {
-        Self::with_sources(metric, sources(partitions)).await
+        Self::of(schema(metric), sources(partitions)).await
     }
 
-    /// A new incarnation of these sources.
-    pub async fn with_sources(metric: Metric, sources: BTreeMap<u32, Source>) -> Self {
+    /// As [`Site::new`] with a schema and sources of the test's own.
+    pub async fn of(schema: Schema, sources: BTreeMap<u32, Source>) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let store = Store::directory(directory.path().join("lake")).expect("a store");
         std::fs::create_dir(directory.path().join("spool")).expect("a spool");
@@ -68,7 +68,7 @@ impl Site {
             invariants: Arc::default(),
             draws: Arc::default(),
         };
-        let state = IncarnationState::new(id, "0/t".to_owned(), schema(metric), sources);
+        let state = IncarnationState::new(id, "0/t".to_owned(), schema, sources);
         let context = site.context("creator", crash::none());
         let scoped = site.store.scoped(&Incarnation::prefix(id));
         Manifest::create_with(scoped, state, &context.author, context.components)
@@ -122,6 +122,16 @@ impl Site {
         crash: CrashPoint,
     ) -> Result<Arc<Incarnation>> {
         Incarnation::open(store, self.id, self.context(role, crash)).await
+    }
+
+    /// Opens the incarnation with a cache that keeps what it reads.
+    pub async fn open_cached(&self) -> Arc<Incarnation> {
+        let context = Context {
+            cache: BlockCache::new(64 << 20),
+            ..self.context("query", crash::none())
+        };
+        let opened = Incarnation::open(&self.store, self.id, context).await;
+        opened.expect("opened")
     }
 
     /// Moves the clock.
@@ -226,6 +236,24 @@ pub async fn merge(handle: &Incarnation, spec: &Spec) -> Result<Merged> {
         .await
 }
 
+/// Does whatever a spec says, without a bound.
+pub async fn run_spec(handle: &Incarnation, spec: &Spec) -> Result<Merged> {
+    let (never, silent) = (AtomicBool::new(false), |_| {});
+    handle
+        .run(spec, &MergeOptions::default(), &never, &silent)
+        .await
+}
+
+/// A training on all segments.
+pub fn training_of(handle: &Incarnation) -> Spec {
+    Spec {
+        kind: "train".to_owned(),
+        replaces: handle.snapshot().state().centroids.current,
+        lists: (handle.snapshot().live_rows / 2).max(1) as u32,
+        ..spec_of(handle, None)
+    }
+}
+
 /// A merge of these segments, or of all, that drops every delete that may go.
 pub fn spec_of(handle: &Incarnation, inputs: Option<Vec<Ulid>>) -> Spec {
     let snapshot = handle.snapshot();
@@ -240,6 +268,8 @@ pub fn spec_of(handle: &Incarnation, inputs: Option<Vec<Ulid>>) -> Spec {
         predicted_bytes: 0,
         entries_in: 0,
         drop_deletes_before: snapshot.state().horizon(),
+        replaces: None,
+        lists: 0,
         version: snapshot.version(),
     }
 }
@@ -252,6 +282,9 @@ pub fn eager() -> Policy {
         shadow_ratio: 0.4,
         delete_retention_ms: 3,
         delete_ratio: 0.2,
+        train_rows_min: 6,
+        train_growth: 2.0,
+        rows_per_list: 2,
         ..Policy::default()
     }
 }

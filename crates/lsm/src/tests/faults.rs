@@ -214,6 +214,8 @@ fn should_answer_damaged_blocks_with_an_error_and_never_with_wrong_records() {
                 k: 5,
                 score_min: None,
                 with_attrs: false,
+                effort: None,
+                truth: true,
             };
             let error = reader
                 .search(std::slice::from_ref(&query), Scope::Fresh)

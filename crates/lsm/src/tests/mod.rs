@@ -3,5 +3,6 @@
 mod crash;
 mod faults;
 mod invariants;
+mod lists;
 mod model;
 mod patches;

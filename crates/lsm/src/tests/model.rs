@@ -1,5 +1,5 @@
 //! Model against reality: random histories of one incarnation with a writer, a reader
-//! that follows at random times, merges, garbage collection and reopening, compared
+//! that follows at random times, merges, trainings, garbage collection and reopening, compared
 //! with the pure function of the log that the engine promises to be.
 
 use std::sync::Arc;
@@ -31,6 +31,7 @@ enum Step {
     Seal(Who),
     MergePlanned,
     MergeAll,
+    Train,
     Collect,
     Pin,
     Unpin,
@@ -57,6 +58,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => who.clone().prop_map(Step::Seal),
         2 => Just(Step::MergePlanned),
         1 => Just(Step::MergeAll),
+        2 => Just(Step::Train),
         1 => Just(Step::Collect),
         1 => Just(Step::Pin),
         1 => Just(Step::Unpin),
@@ -133,13 +135,19 @@ async fn play(metric: Metric, steps: Vec<Step>) {
             Step::Seal(Who::Reader) => reader.feed.seal(0).await,
             Step::MergePlanned => {
                 for spec in writer.plan(&eager()) {
-                    merge(&writer, &spec).await.expect("merged");
+                    run_spec(&writer, &spec).await.expect("done");
                 }
             }
             Step::MergeAll => drop(
                 merge(&reader, &spec_of(&reader, None))
                     .await
                     .expect("merged"),
+            ),
+            Step::Train if metric == Metric::Manhattan => {}
+            Step::Train => drop(
+                run_spec(&reader, &training_of(&reader))
+                    .await
+                    .expect("trained"),
             ),
             Step::Collect => {
                 writer

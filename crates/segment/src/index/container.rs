@@ -17,7 +17,7 @@
 //! opens a segment, whatever lazy sections are added before it.
 //!
 //! Kinds that this program does not know are skipped unread: later formats add
-//! sections (inverted lists, codes) without a new version. The version changes
+//! sections without a new version. The version changes
 //! only when an old reader would misread what it knows. Format 1 had zeros where the
 //! trailer's version is; its files are derived again from Parquet.
 
@@ -37,7 +37,7 @@ const DIRECTORY_ENTRY_BYTES: usize = 24;
 const TRAILER_CHECKED_BYTES: usize = 44;
 /// A cache line, and what AVX-512 loads like.
 const ALIGNMENT: u64 = 64;
-/// Sections in one file; 11 today.
+/// Sections in one file; 13 today.
 const SECTIONS_MAX: usize = 256;
 
 /// Number and name of a kind of section.
@@ -228,6 +228,11 @@ impl<'a> Container<'a> {
     fn find(&self, kind: Kind) -> Result<&Section> {
         let found = self.sections.iter().find(|section| section.kind == kind.0);
         found.ok_or_else(|| SegmentError::corrupt(INDEX_FILE, kind.1, 0, "section is missing"))
+    }
+
+    /// Whether the file has a section.
+    pub(super) fn has(&self, kind: Kind) -> bool {
+        self.sections.iter().any(|section| section.kind == kind.0)
     }
 
     /// The bytes of a resident section and their offset, its checksum verified.

@@ -10,6 +10,7 @@
 use super::container::{Container, Kind, column, u32_at, u64_at};
 use super::filter::KeyFilter;
 use super::kinds::*;
+use super::lists::Lists;
 use super::pages::{ENTRIES_PER_PAGE, EntryPage, KEY_BYTES, KEYS_PER_PAGE, KeyPage};
 use crate::error::{Result, SegmentError};
 use crate::hash::EntryHash;
@@ -28,6 +29,8 @@ pub(crate) enum Section {
     Entries,
     /// Hashes and ordinals.
     Keys,
+    /// Whole lists of codes.
+    Lists,
 }
 
 /// Where the pages of a lazy section begin.
@@ -83,6 +86,8 @@ pub(crate) struct Head {
     key_pages: Paged,
     /// The first hash of each key page.
     fences: Vec<u64>,
+    /// The inverted lists, where the segment has them.
+    pub(crate) lists: Option<Lists>,
 }
 
 impl Head {
@@ -125,6 +130,7 @@ impl Head {
             entry_pages: parse_entry_pages(&file, entries)?,
             key_pages,
             fences,
+            lists: parse_lists(&file, rows)?,
         })
     }
 
@@ -151,23 +157,35 @@ impl Head {
         (self.entries() - first).min(ENTRIES_PER_PAGE) as usize
     }
 
-    fn paged(&self, section: Section) -> &Paged {
+    /// A section of fixed pages; None of lists, which say themselves where pages begin.
+    fn paged(&self, section: Section) -> Option<&Paged> {
         match section {
-            Section::RowChecksums => &self.row_checksums,
-            Section::Entries => &self.entry_pages,
-            Section::Keys => &self.key_pages,
+            Section::RowChecksums => Some(&self.row_checksums),
+            Section::Entries => Some(&self.entry_pages),
+            Section::Keys => Some(&self.key_pages),
+            Section::Lists => None,
         }
+    }
+
+    /// The lists. Panics of a segment without.
+    fn lists(&self) -> &Lists {
+        let lists = self.lists.as_ref();
+        lists.expect("pages of lists are asked for only where there are lists")
     }
 
     /// How many pages a section has.
     #[cfg(test)]
     pub(super) fn pages(&self, section: Section) -> u32 {
-        self.paged(section).crcs.len() as u32
+        self.paged(section)
+            .map_or_else(|| self.lists().pages(), |paged| paged.crcs.len() as u32)
     }
 
     /// The bytes of a page in the file. Panics beyond the section's pages.
     pub(crate) fn page_range(&self, section: Section, page: u32) -> Range<u64> {
-        self.paged(section).range(page)
+        match self.paged(section) {
+            Some(paged) => paged.range(page),
+            None => self.lists().page_range(page),
+        }
     }
 
     /// Refuses bytes that are not the page: checksum first, then shape.
@@ -176,8 +194,13 @@ impl Head {
             Section::RowChecksums => ROW_CHECKSUMS,
             Section::Entries => ENTRY_PAGES,
             Section::Keys => KEY_PAGES,
+            Section::Lists => LISTS,
         };
-        let paged = self.paged(section);
+        let Some(paged) = self.paged(section) else {
+            let (lists, at) = (self.lists(), self.page_range(section, page).start);
+            let checked = lists.check_page(page, bytes);
+            return checked.or_else(|why| damaged(kind, at, format!("page {page}: {why}")));
+        };
         let at = paged.range(page);
         let (crc, expected) = (crc32c::crc32c(bytes), paged.crcs[page as usize]);
         if bytes.len() as u64 != at.end - at.start || crc != expected {
@@ -188,6 +211,7 @@ impl Head {
             Section::RowChecksums => Ok(()),
             Section::Entries => EntryPage::check(bytes, self.entries_in(page)),
             Section::Keys => KeyPage::check(bytes, self.fences[page as usize], self.entries()),
+            Section::Lists => Ok(()),
         };
         shaped.or_else(|why| damaged(kind, at.start, format!("page {page}: {why}")))
     }
@@ -210,6 +234,7 @@ impl Head {
             + self.layout.pages.len() * size_of::<Page>()
             + self.layout.vector_pages.len() * size_of::<VectorPage>()
             + self.layout.tail.len()
+            + self.lists.as_ref().map_or(0, Lists::memory_bytes)
     }
 }
 
@@ -315,6 +340,17 @@ fn parse_key_pages(file: &Container<'_>, entries: u32) -> Result<(Paged, Vec<u64
     let (key_bytes, page_keys) = (KEY_BYTES as u64, KEYS_PER_PAGE as u64);
     let paged = parse_fixed(file, KEY_PAGES, entries, key_bytes, page_keys, crcs)?;
     Ok((paged, fences))
+}
+
+fn parse_lists(file: &Container<'_>, rows: u32) -> Result<Option<Lists>> {
+    if !file.has(LISTS_HEAD) {
+        return Ok(None);
+    }
+    let (head, head_at) = file.resident(LISTS_HEAD)?;
+    let parsed = Lists::parse(head, file.lazy(LISTS)?, rows);
+    parsed
+        .map(Some)
+        .or_else(|why| damaged(LISTS_HEAD, head_at, why))
 }
 
 fn parse_entry_pages(file: &Container<'_>, entries: u32) -> Result<Paged> {

@@ -12,12 +12,14 @@ mod container;
 mod filter;
 mod head;
 mod kinds;
+mod lists;
 mod pages;
 
 #[cfg(test)]
 mod tests;
 
 pub(crate) use head::{Head, Section};
+pub(crate) use lists::Lists;
 pub(crate) use pages::{ENTRIES_PER_PAGE, EntryPage, KeyPage};
 
 use crate::entries::Entries;
@@ -32,6 +34,7 @@ use pages::{KEYS_PER_PAGE, encode_entries, encode_keys, sort_keys};
 use parquet::file::reader::ChunkReader;
 use std::io::Write;
 use ulid::Ulid;
+use vexlake_index::ListsHead;
 
 /// Everything that `index.vxi` will say.
 #[derive(Debug)]
@@ -43,6 +46,8 @@ pub(crate) struct Index {
     filter: KeyFilter,
     /// Hash and ordinal, by hash.
     keys: Vec<(u64, u32)>,
+    /// The lists object, in list order, where there are lists.
+    lists: Option<Vec<u8>>,
 }
 
 impl Index {
@@ -54,6 +59,7 @@ impl Index {
         schema: SegmentSchema,
         entries: Entries,
         data: &R,
+        lists: Option<Vec<u8>>,
     ) -> Result<Self> {
         let keys = sort_keys(&entries)?;
         let filter = KeyFilter::build(keys.iter().map(|(hash, _)| *hash).collect());
@@ -65,6 +71,7 @@ impl Index {
             layout,
             filter,
             keys,
+            lists,
         })
     }
 
@@ -100,6 +107,11 @@ impl Index {
         });
         file.section(KEY_PAGES, key_pages)?;
 
+        let (lists_head, lists) = self.split_lists();
+        if let Some(lists) = lists {
+            file.section(LISTS, [lists])?;
+        }
+
         file.begin_head()?;
         file.section(STATS, [&self.stats()])?;
         let mut vector_pages = Vec::with_capacity(self.layout.vector_pages.len() * 16);
@@ -124,7 +136,22 @@ impl Index {
         let directory: [&[u8]; 2] = [cast_slice(&fences), cast_slice(&key_crcs)];
         file.section(KEY_FENCES, directory)?;
         file.section(KEY_FILTER, self.filter.bytes())?;
+        if let Some(head) = lists_head {
+            file.section(LISTS_HEAD, [head])?;
+        }
         file.finish()
+    }
+
+    /// The lists object cut in two: its head, and the lists.
+    fn split_lists(&self) -> (Option<&[u8]>, Option<&[u8]>) {
+        let cut = |object: &'_ Vec<u8>| {
+            let head = ListsHead::bytes_of_head(object).unwrap_or(0);
+            object.len().min(head as usize)
+        };
+        self.lists
+            .as_ref()
+            .map(|object| object.split_at(cut(object)))
+            .unzip()
     }
 
     fn stats(&self) -> [u8; STATS_BYTES] {

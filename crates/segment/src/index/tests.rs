@@ -403,7 +403,8 @@ fn should_refuse_a_data_file_that_does_not_hold_the_entries_vectors() {
         entries.push(&row).expect("pushes");
     }
     let data = bytes::Bytes::from(data.clone());
-    let error = Index::build(Ulid::from(77u128), SCHEMA, entries, &data).expect_err("refuses");
+    let error =
+        Index::build(Ulid::from(77u128), SCHEMA, entries, &data, None).expect_err("refuses");
     assert!(error.to_string().contains("vector of row 13"), "{error}");
 }
 

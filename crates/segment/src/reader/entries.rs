@@ -8,6 +8,7 @@
 //! read once.
 
 use super::{SegmentReader, check_range};
+use crate::cache::ReadCounts;
 use crate::error::{Result, SegmentError};
 use crate::index::{ENTRIES_PER_PAGE, EntryPage, KeyPage, Section};
 use crate::record::Position;
@@ -92,13 +93,15 @@ impl SegmentReader {
                 found[key] = Some(Found { entry, position });
             }
         };
-        self.each_entry(candidates, visit).await?;
+        let counts = ReadCounts::default();
+        self.each_entry(candidates, &counts, visit).await?;
         Ok(found)
     }
 
-    /// The ids of records or deletes in the order asked, in one round of reads. Fails
+    /// The ids of records or deletes in the order asked, in one round of reads, which are
+    /// counted. Fails
     /// with Invalid beyond `entries`.
-    pub async fn ids(&self, entries: &[u32]) -> Result<Vec<String>> {
+    pub async fn ids(&self, entries: &[u32], counts: &ReadCounts) -> Result<Vec<String>> {
         if let Some(entry) = entries.iter().find(|entry| **entry >= self.entries()) {
             let expected = format!("below {}", self.entries());
             return Err(SegmentError::invalid("an ordinal", entry, expected));
@@ -108,7 +111,7 @@ impl SegmentReader {
         let visit = |_, page: EntryPage<'_>, place: usize, asked: usize| {
             ids[asked] = page.id(place).to_string();
         };
-        self.each_entry(asked, visit).await?;
+        self.each_entry(asked, counts, visit).await?;
         Ok(ids)
     }
 
@@ -158,6 +161,7 @@ impl SegmentReader {
     async fn each_entry(
         &self,
         mut asked: Vec<(u32, usize)>,
+        counts: &ReadCounts,
         mut visit: impl FnMut(u32, EntryPage<'_>, usize, usize),
     ) -> Result<()> {
         asked.sort_unstable();
@@ -167,7 +171,9 @@ impl SegmentReader {
             .map(|(number, (entry, _))| (entry / ENTRIES_PER_PAGE, number))
             .collect();
         for wave in waves(&wanted) {
-            let pages = self.pages(Section::Entries, &numbers(wave)).await?;
+            let numbers = numbers(wave);
+            let pages = self.counted_pages(Section::Entries, &numbers, counts);
+            let pages = pages.await?;
             for (same_page, bytes) in wave.chunk_by(|a, b| a.0 == b.0).zip(&pages) {
                 let page = EntryPage::new(bytes, self.0.head.entries_in(same_page[0].0));
                 for (_, number) in same_page {

@@ -5,8 +5,9 @@
 //! 2. Index pages come through the [`BlockCache`] (`pages.rs`): keys, ids, positions and
 //!    times (`entries.rs`). A page that turns out damaged or missing is mended the same
 //!    way, once.
-//! 3. Vectors come in blocks through the same cache (`vectors.rs`), attributes by page
-//!    (`attrs.rs`), whole records for merges (`batch.rs`).
+//! 3. Vectors come in blocks or one by one through the same cache (`vectors.rs`, `rows.rs`),
+//!    lists of codes by page (`lists.rs`), attributes by page (`attrs.rs`), whole records
+//!    for merges (`batch.rs`).
 //!
 //! Invariant: no byte of `data.parquet` or of an index page is used before its checksum
 //! matched.
@@ -14,7 +15,9 @@
 mod attrs;
 mod batch;
 mod entries;
+mod lists;
 mod pages;
+mod rows;
 mod vectors;
 
 pub use batch::RowBatch;
@@ -30,9 +33,11 @@ use bytes::Bytes;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::OnceCell;
+use ulid::Ulid;
 use vectors::Block;
 #[cfg(test)]
 pub(crate) use vectors::plan_blocks;
+use vexlake_index::Centroids;
 use vexlake_store::Store;
 
 /// An open segment. Cheap to clone; clones share everything.
@@ -47,24 +52,28 @@ struct Inner {
     rebuilt: OnceCell<Bytes>,
     blocks: Vec<Block>,
     cache: BlockCache,
+    /// What the lists belong to: for deriving them again.
+    centroids: Option<Arc<Centroids>>,
     attrs: OnceLock<AttrsPages>,
 }
 
 impl SegmentReader {
     /// Opens a segment from a store scoped to `seg/<ulid>`. One ranged read of the end
     /// of `index.vxi`; a missing or damaged one is derived again from the Parquet
-    /// files (then [`SegmentReader::is_rebuilt`]). Fails with Corrupt where the
+    /// files (then [`SegmentReader::is_rebuilt`]), for which a segment with lists needs
+    /// its `centroids`. Fails with Corrupt where the
     /// files contradict the commit's `meta` or the collection's `schema`.
     pub async fn open(
         store: Store,
         meta: &SegmentMeta,
         schema: &SegmentSchema,
         cache: BlockCache,
+        centroids: Option<Arc<Centroids>>,
     ) -> Result<Self> {
         let (head, rebuilt) = match read_head(&store, meta, schema).await {
             Ok(head) => (head, None),
             Err(error) if is_damage(&error) => {
-                let bytes = rebuild_index(&store, meta, schema).await?;
+                let bytes = rebuild_index(&store, meta, schema, centroids.as_ref()).await?;
                 let head = parse_head(bytes.clone(), bytes.len() as u64).await?;
                 (checked(head, meta, schema)?, Some(bytes))
             }
@@ -77,6 +86,7 @@ impl SegmentReader {
             head,
             rebuilt: OnceCell::new_with(rebuilt),
             cache,
+            centroids,
             attrs: OnceLock::new(),
         })))
     }
@@ -194,6 +204,9 @@ fn checked(head: Head, meta: &SegmentMeta, schema: &SegmentSchema) -> Result<Hea
         head.deletes,
         head.hash,
         head.layout.file_bytes,
+        head.lists
+            .as_ref()
+            .map(|lists| Ulid::from(lists.head.version())),
     );
     let data_bytes = meta.require(DATA_FILE)?.bytes;
     let of_commit = (
@@ -203,6 +216,7 @@ fn checked(head: Head, meta: &SegmentMeta, schema: &SegmentSchema) -> Result<Hea
         meta.deletes,
         meta.hash,
         data_bytes,
+        meta.centroids,
     );
     if of_index != of_commit {
         let message = format!("{of_index:?}; the commit says {of_commit:?}");

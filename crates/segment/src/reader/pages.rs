@@ -5,7 +5,8 @@
 //! together (the store joins near ranges). Every page is checked against the head before
 //! anybody sees it, also those of a derived index.
 
-use super::{SegmentReader, is_damage};
+use super::{Inner, SegmentReader, is_damage};
+use crate::cache::{Part, ReadCounts};
 use crate::error::Result;
 use crate::index::{ENTRIES_PER_PAGE, Section};
 use crate::meta::INDEX_FILE;
@@ -17,16 +18,34 @@ impl SegmentReader {
     /// Pages by ascending, distinct numbers, through the cache: one round of reads for
     /// those that it lacks. Panics beyond the section's pages.
     pub(super) async fn pages(&self, section: Section, numbers: &[u32]) -> Result<Vec<Bytes>> {
+        self.counted_pages(section, numbers, &ReadCounts::default())
+            .await
+    }
+
+    /// As [`SegmentReader::pages`], counting what is read.
+    pub(super) async fn counted_pages(
+        &self,
+        section: Section,
+        numbers: &[u32],
+        counts: &ReadCounts,
+    ) -> Result<Vec<Bytes>> {
         let load = |wanted: Vec<u32>| async move {
             let pages = self.read_pages(section, &wanted).await?;
+            let ranges: Vec<Range<u64>> = wanted
+                .iter()
+                .map(|page| self.0.head.page_range(section, *page))
+                .collect();
+            let bytes = pages.iter().map(|page| page.len() as u64).sum();
+            let requests = self.0.store.requests_for(&ranges);
+            counts.add_loaded(wanted.len() as u64, requests, bytes);
             // A page may be a slice of a longer read, all of which it would keep alive.
             Ok(pages
                 .iter()
                 .map(|page| Bytes::copy_from_slice(page))
                 .collect())
         };
-        let cache = &self.0.cache;
-        cache.pages(self.0.meta.id, section, numbers, load).await
+        let (cache, part) = (&self.0.cache, Part::Index(section));
+        cache.pages(self.0.meta.id, part, numbers, load).await
     }
 
     /// As [`SegmentReader::pages`], past the cache.
@@ -48,7 +67,12 @@ impl SegmentReader {
                 read => return read,
             }
         }
-        let rebuild = || rebuild_index(&self.0.store, self.meta(), self.schema());
+        let rebuild = || {
+            let Inner {
+                store, centroids, ..
+            } = &*self.0;
+            rebuild_index(store, self.meta(), self.schema(), centroids.as_ref())
+        };
         let index = self.0.rebuilt.get_or_try_init(rebuild).await?;
         let slice = |range: &Range<u64>| {
             let end = (range.end as usize).min(index.len());

@@ -7,7 +7,7 @@
 //! rows are read in the same round as the rows.
 
 use super::SegmentReader;
-use crate::cache::VectorBlock;
+use crate::cache::{ReadCounts, VectorBlock};
 use crate::columns::VECTOR_PAGE_BYTES;
 use crate::error::{Result, SegmentError};
 use crate::index::{ENTRIES_PER_PAGE, Head, Section};
@@ -115,6 +115,15 @@ impl SegmentReader {
     /// Many records' vectors in the order asked, ordinals.len() × dim floats, in
     /// one round of reads.
     pub async fn vectors(&self, ordinals: &[u32]) -> Result<Vec<f32>> {
+        self.counted_vectors(ordinals, &ReadCounts::default()).await
+    }
+
+    /// As [`SegmentReader::vectors`], counting what is read.
+    pub(super) async fn counted_vectors(
+        &self,
+        ordinals: &[u32],
+        counts: &ReadCounts,
+    ) -> Result<Vec<f32>> {
         let dim = self.schema().dim as usize;
         let mut values = vec![0.0f32; ordinals.len() * dim];
         let mut wanted = vec![];
@@ -143,9 +152,12 @@ impl SegmentReader {
         crc_pages.dedup();
         let (parts, crcs) = try_join(
             self.read_data(&ranges),
-            self.pages(Section::RowChecksums, &crc_pages),
+            self.counted_pages(Section::RowChecksums, &crc_pages, counts),
         )
         .await?;
+        let bytes = (ranges.len() * self.schema().vector_bytes()) as u64;
+        let requests = self.0.store.requests_for(&ranges);
+        counts.add_loaded(ranges.len() as u64, requests, bytes);
         for (((place, ordinal), range), bytes) in wanted.into_iter().zip(&ranges).zip(parts) {
             let page = crc_pages.partition_point(|page| *page < ordinal / ENTRIES_PER_PAGE);
             let at = (ordinal % ENTRIES_PER_PAGE) as usize * size_of::<u32>();
@@ -161,8 +173,10 @@ impl SegmentReader {
         Ok(self.0.store.get_ranges(DATA_FILE, ranges).await?)
     }
 
-    /// The vectors of a range of records, past the cache.
-    pub(super) async fn vectors_between(&self, rows: Range<u32>) -> Result<Vec<f32>> {
+    /// The vectors of a range of records in one round of reads, past the cache. Fails with
+    /// Invalid beyond `rows`.
+    pub async fn vectors_between(&self, rows: Range<u32>) -> Result<Vec<f32>> {
+        let rows = self.check_rows(u64::from(rows.start)..u64::from(rows.end))?;
         if rows.is_empty() {
             return Ok(vec![]);
         }

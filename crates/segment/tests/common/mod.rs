@@ -6,8 +6,8 @@ use std::path::Path;
 use ulid::Ulid;
 use vexlake_distance::Metric;
 use vexlake_segment::{
-    BlockCache, Built, Delete, Found, Position, Row, SegmentMeta, SegmentReader, SegmentSchema,
-    SegmentWriter, key_hash, upload,
+    BlockCache, Built, Delete, Found, Position, ReadCounts, Row, SegmentMeta, SegmentReader,
+    SegmentSchema, SegmentWriter, key_hash, upload,
 };
 use vexlake_store::Store;
 
@@ -138,7 +138,7 @@ impl Fixture {
     }
 
     pub async fn open_with(&self, cache: BlockCache) -> SegmentReader {
-        SegmentReader::open(self.store.clone(), &self.meta, &self.schema, cache)
+        SegmentReader::open(self.store.clone(), &self.meta, &self.schema, cache, None)
             .await
             .expect("opens")
     }
@@ -219,7 +219,10 @@ pub async fn assert_entries(segment: &SegmentReader, expected: &[Entry]) {
     assert!(found[expected.len()..].iter().all(Option::is_none));
 
     let backwards: Vec<u32> = (0..segment.entries()).rev().collect();
-    let ids = segment.ids(&backwards).await.expect("ids");
+    let ids = segment
+        .ids(&backwards, &ReadCounts::default())
+        .await
+        .expect("ids");
     assert!(ids.iter().eq(expected.iter().rev().map(|entry| &entry.id)));
 
     let batch = segment.entries_between(0..segment.entries()).await;

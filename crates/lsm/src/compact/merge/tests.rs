@@ -77,7 +77,7 @@ fn should_move_shadows_that_appear_while_it_runs_to_its_output() {
             let merged = task.await.expect("no panic").expect("merged");
             assert_eq!(
                 (merged.status, merged.segments.len()),
-                ("done", 1),
+                (Ended::Done, 1),
                 "at {point}"
             );
             assert_eq!(merged.rows + merged.dropped, before);
@@ -109,7 +109,7 @@ fn should_end_as_superseded_when_another_merge_took_an_input() {
             let merged = task.await.expect("no panic").expect("no error");
             assert_eq!(
                 (merged.status, merged.segments.len()),
-                ("superseded", 0),
+                (Ended::Superseded, 0),
                 "at {point}"
             );
             check(&worker, &log, COSINE).await;
@@ -137,16 +137,19 @@ fn should_end_as_superseded_when_its_inputs_are_gone_or_unknown() {
     run(async {
         let (site, log, writer) = begun().await;
         let spec = spec_of(&writer, None);
-        assert_eq!(merge(&writer, &spec).await.expect("merged").status, "done");
+        assert_eq!(
+            merge(&writer, &spec).await.expect("merged").status,
+            Ended::Done
+        );
         assert_eq!(
             merge(&writer, &spec).await.expect("no error").status,
-            "superseded"
+            Ended::Superseded
         );
         let unknown = spec_of(&writer, Some(vec![Ulid::from_parts(1, 1)]));
         let stale = site.open("compactor").await;
         assert_eq!(
             merge(&stale, &unknown).await.expect("no error").status,
-            "superseded"
+            Ended::Superseded
         );
         check(&writer, &log, COSINE).await;
     });
@@ -185,7 +188,7 @@ fn should_end_as_superseded_when_its_inputs_are_swept_under_its_reads() {
             .expect("collected");
         gate.open();
         let merged = merging.await.expect("no panic");
-        assert_eq!(merged.expect("no error").status, "superseded");
+        assert_eq!(merged.expect("no error").status, Ended::Superseded);
         check(&worker, &log, COSINE).await;
     });
 }
@@ -221,7 +224,7 @@ fn should_commit_a_merge_that_takes_longer_than_the_grace() {
         mark(&site, &writer).await;
         gate.open();
         let merged = merging.await.expect("no panic").expect("merged");
-        assert_eq!(merged.status, "done");
+        assert_eq!(merged.status, Ended::Done);
         check(&worker, &log, COSINE).await;
         verify(&worker, &log).await;
     });
@@ -237,7 +240,7 @@ fn should_say_conflict_when_a_mark_overtakes_its_upload() {
         let late = task.await.expect("no panic").expect_err("swept");
         assert_eq!(late.kind(), ErrorKind::Conflict, "{late}");
         let again = merge(&worker, &spec_of(&worker, None)).await;
-        assert_eq!(again.expect("merged").status, "done");
+        assert_eq!(again.expect("merged").status, Ended::Done);
         check(&worker, &log, COSINE).await;
     });
 }
@@ -256,7 +259,7 @@ fn should_stop_between_batches_when_cancelled_and_change_nothing() {
                 &hook,
             )
             .await;
-        assert_eq!(merged.expect("no error").status, "cancelled");
+        assert_eq!(merged.expect("no error").status, Ended::Cancelled);
         assert_eq!(writer.snapshot().version(), version);
         let left = std::fs::read_dir(site.path().join("spool"))
             .expect("a spool")
@@ -305,7 +308,7 @@ fn should_replace_wholly_shadowed_inputs_by_nothing() {
         .expect("merged");
         assert_eq!(
             (merged.status, merged.segments.len(), merged.dropped),
-            ("done", 0, 1)
+            (Ended::Done, 0, 1)
         );
         check(&writer, &log, COSINE).await;
         verify(&writer, &log).await;
@@ -465,7 +468,7 @@ fn should_end_as_superseded_when_a_delete_is_needed_again() {
             writer.add_partition(0, 2, 0).await.expect("added");
             gate.open();
             let merged = task.await.expect("no panic").expect("no error");
-            assert_eq!(merged.status, "superseded", "at {point}");
+            assert_eq!(merged.status, Ended::Superseded, "at {point}");
             log.upsert(2, "a", 150, 4);
             commit(&writer, &log).await;
             check(&writer, &log, COSINE).await;

@@ -34,6 +34,7 @@ fn state(segments: &[(u64, u32)]) -> IncarnationState {
             log_time_min: 0,
             log_time_max: 0,
             hash: EntryHash::default(),
+            centroids: None,
             created_ms: 0,
         };
         state.segments.insert(
@@ -347,4 +348,100 @@ fn should_name_specs_of_different_inputs_differently() {
     };
     assert_eq!(names(&four), names(&four));
     assert_ne!(names(&four), names(&others));
+}
+
+fn small() -> Policy {
+    Policy {
+        train_rows_min: 100,
+        rows_per_list: 20,
+        ..Policy::default()
+    }
+}
+
+/// A state whose current centroids were trained on `rows` rows; segments are without lists.
+fn trained(segments: &[(u64, u32)], rows: u64) -> IncarnationState {
+    let mut state = state(segments);
+    let version = id(900);
+    let meta = crate::CentroidsMeta {
+        version,
+        bytes: 1,
+        crc32c: 0,
+        lists: 5,
+        probes: 2,
+        rows,
+    };
+    state.centroids.live.insert(version, meta);
+    state.centroids.current = Some(version);
+    state
+}
+
+fn due(state: &IncarnationState, policy: &Policy, shadowed: u64) -> Vec<(String, usize, u32)> {
+    let specs = plan_compaction(state, 3, policy, &|_| shadowed);
+    let due = specs.into_iter();
+    due.map(|spec| (spec.kind, spec.inputs.len(), spec.lists))
+        .collect()
+}
+
+fn training(inputs: usize, lists: u32) -> (String, usize, u32) {
+    ("train".to_owned(), inputs, lists)
+}
+
+fn rewrite() -> (String, usize, u32) {
+    ("merge".to_owned(), 1, 0)
+}
+
+#[test]
+fn should_train_once_there_are_rows_enough_and_not_before() {
+    assert!(due(&state(&[(MIB, 50), (2 * MIB, 49)]), &small(), 0).is_empty());
+    let with_deletes_only = state(&[(MIB, 60), (2 * MIB, 60), (3 * MIB, 0)]);
+    assert_eq!(due(&with_deletes_only, &small(), 0), [training(2, 6)]);
+    let enough = state(&[(MIB, 60), (2 * MIB, 60)]);
+    assert!(due(&enough, &small(), 11).is_empty(), "98 live rows");
+    let mut manhattan = enough;
+    manhattan.schema.metric = "l1".to_owned();
+    assert!(due(&manhattan, &small(), 0).is_empty());
+    let default = state(&[(MIB, TRAIN_ROWS_MIN as u32)]);
+    assert_eq!(due(&default, &Policy::default(), 0), [training(1, 100)]);
+}
+
+#[test]
+fn should_train_again_after_growth_naming_what_is_replaced() {
+    let segments = [(MIB, 399)];
+    assert_eq!(due(&trained(&segments, 100), &small(), 0), [rewrite()]);
+    let grown = trained(&[(MIB, 400)], 100);
+    assert_eq!(due(&grown, &small(), 0), [training(1, 20), rewrite()]);
+    let specs = plan_compaction(&grown, 3, &small(), &|_| 0);
+    assert_eq!(specs[0].replaces, Some(id(900)));
+    assert!(specs[0].reason.contains("4.0 times"), "{}", specs[0].reason);
+}
+
+#[test]
+fn should_rewrite_segments_without_the_lists_in_use_that_no_other_merge_takes() {
+    let mut state = trained(&[(MIB, 10), (100 * MIB, 10), (100 * MIB, 0)], 1000);
+    assert_eq!(due(&state, &small(), 0), [rewrite(), rewrite()]);
+    let listed = state.segments.get_mut(&id(0)).expect("a segment");
+    listed.meta.centroids = Some(id(900));
+    let specs = plan_compaction(&state, 3, &small(), &|_| 0);
+    assert_eq!(specs.len(), 1);
+    assert_eq!(
+        (specs[0].inputs[0], specs[0].reason.as_str()),
+        (id(1), "lists: it has none")
+    );
+    let older = state.segments.get_mut(&id(1)).expect("a segment");
+    older.meta.centroids = Some(id(800));
+    let specs = plan_compaction(&state, 3, &small(), &|_| 0);
+    assert!(specs[0].reason.contains("older"), "{}", specs[0].reason);
+    // A full tier gets its lists by being merged.
+    let tier = trained(&[(MIB, 10); 4], 1000);
+    let merged = ("merge".to_owned(), 4, 0);
+    assert_eq!(due(&tier, &small(), 0), [merged]);
+    let tight = Policy {
+        entries_max: 10,
+        ..small()
+    };
+    let large = trained(&[(MIB, 10)], 1000);
+    assert!(
+        due(&large, &tight, 0).is_empty(),
+        "codes do not fit the memory"
+    );
 }

@@ -1,0 +1,235 @@
+//! Training: a sample of the rows becomes a version of centroids.
+//!
+//! 1. Whoever trained meanwhile wins: the job is *superseded*.
+//! 2. Every n-th visible row of the spec's segments is read, so many that each list gets
+//!    `SAMPLE_ROWS_PER_LIST`, as far as the memory goes.
+//! 3. In the background: k-means in the space of the version before, which the first one
+//!    makes and which stays for the incarnation's life. Rows held out measure how many lists
+//!    a query has to look at for the promised recall.
+//! 4. Upload the object, commit the `centroids` delta. From then on flushes and merges make
+//!    lists by it; what exists is rewritten by merges that the planner proposes.
+//!
+//! Left out on purpose: a training is not paced while it computes, and is not cancelled
+//! there; its pool is of low priority and takes a minute for a million rows.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ulid::Ulid;
+use vexlake_index::{Centroids, TrainOptions, train, train_in};
+use vexlake_manifest::{ManifestError, State};
+
+use super::merge::{Control, Ended, MergeOptions, Merged, Pace, Progress};
+use super::plan::Spec;
+use crate::centroids::upload;
+use crate::error::{Error, Result};
+use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Incarnation};
+use crate::snapshot::{SegmentView, Snapshot};
+use crate::state::Delta;
+
+/// Rows of the sample for each list: below some forty, k-means fits the sample and not the
+/// collection (faiss warns below 39).
+const SAMPLE_ROWS_PER_LIST: u64 = 50;
+/// Rows of the sample that are read at once.
+const READ_ROWS: usize = 1024;
+/// Parts of the memory that the sample may take; its rotated copy takes as much, k-means
+/// some more.
+const SAMPLE_MEMORY_SHARE: u64 = 4;
+/// Rounds of k-means: more move centroids by less than a sample errs.
+const ROUNDS: usize = 10;
+/// Share of the true neighbours whose lists a query looks at by default. Some are lost
+/// after that, to estimates: the promise is .98.
+const PROBES_RECALL: f32 = 0.99;
+/// Lists on top of that: where few lists do, the next neighbours of a list's border decide,
+/// and a list more costs a microsecond.
+const PROBES_MARGIN: usize = 1;
+
+impl Incarnation {
+    /// Does what a spec says: merges or trains.
+    ///
+    /// # Errors
+    /// `INVALID` for a kind that is not known; see [`Incarnation::merge`] and
+    /// [`Incarnation::train`].
+    pub async fn run(
+        &self,
+        spec: &Spec,
+        options: &MergeOptions,
+        cancelled: &AtomicBool,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Merged> {
+        match spec.kind.as_str() {
+            "merge" => self.merge(spec, options, cancelled, progress).await,
+            "train" => self.train(spec, options, cancelled, progress).await,
+            other => Err(Error::Invalid(format!(
+                "spec of kind {other:?}, known are merge and train"
+            ))),
+        }
+    }
+
+    /// Trains centroids; see the file header.
+    ///
+    /// # Errors
+    /// `INVALID` for a metric without centroids; `CONFLICT` after too many lost races; read
+    /// and write errors.
+    pub async fn train(
+        &self,
+        spec: &Spec,
+        options: &MergeOptions,
+        cancelled: &AtomicBool,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Merged> {
+        let snapshot = self.follow().await?;
+        let ended = |status: Ended, version| Merged::without_segments(status, version, spec);
+        let live = |id: &Ulid| snapshot.segments.get(id);
+        let views: Vec<&SegmentView> = spec.inputs.iter().filter_map(live).collect();
+        let rows: u64 = views.iter().map(|view| view.live_rows).sum();
+        if snapshot.state().centroids.current != spec.replaces || rows == 0 {
+            return Ok(ended(Ended::Superseded, snapshot.version()));
+        }
+        let control = (cancelled, progress);
+        let sample = match self
+            .sample(&views, (rows, spec.lists), options, control)
+            .await
+        {
+            Ok(Some(sample)) => sample,
+            Ok(None) => return Ok(ended(Ended::Cancelled, snapshot.version())),
+            // The next plan names the segments that took the place of those.
+            Err(error) if self.are_gone(spec).await? => {
+                drop(error);
+                return Ok(ended(Ended::Superseded, self.manifest.head().version));
+            }
+            Err(error) => return Err(error),
+        };
+        let dim = snapshot.state().schema.dim as usize;
+        let at = |phase| Progress {
+            rows_done: (sample.len() / dim) as u64,
+            rows_total: (sample.len() / dim) as u64,
+            bytes_read: sample.len() as u64 * 4,
+            phase,
+        };
+        progress(at("train"));
+        let centroids = self.train_on(&snapshot, &sample, spec.lists as usize)?;
+        let version = Ulid::from(centroids.version());
+        progress(at("upload"));
+        let probes = centroids.probes_for(PROBES_RECALL) + PROBES_MARGIN;
+        let probes = probes.min(centroids.count()) as u32;
+        let meta = upload(
+            &self.store,
+            version,
+            &centroids,
+            (probes, snapshot.live_rows),
+        )
+        .await?;
+        (self.context.components.crash)("train:uploaded");
+        progress(at("commit"));
+        for _ in 0..=COMMIT_ATTEMPTS_MAX {
+            let head = self.manifest.head();
+            if head.state.centroids.current != spec.replaces {
+                return Ok(ended(Ended::Superseded, head.version));
+            }
+            if version.timestamp_ms() < head.state.cutoff_ms() {
+                // The object may be swept already.
+                let message = format!("a mark overtook the upload of centroids {version}");
+                return Err(Error::Conflict(message));
+            }
+            let delta = Delta::Centroids {
+                replaces: spec.replaces,
+                centroids: meta.clone(),
+            };
+            let author = &self.context.author;
+            match self.manifest.commit(&head, delta, author).await {
+                Ok(committed) => {
+                    (self.context.components.crash)("train:committed");
+                    let version = committed.version;
+                    self.show(committed).await?;
+                    return Ok(Merged {
+                        bytes_in: sample.len() as u64 * 4,
+                        bytes_out: meta.bytes,
+                        ..ended(Ended::Done, version)
+                    });
+                }
+                Err(ManifestError::Conflict { .. }) => drop(self.manifest.refresh().await?),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Conflict(format!(
+            "incarnation {}: {COMMIT_ATTEMPTS_MAX} commits lost in a row",
+            self.id
+        )))
+    }
+
+    /// Vectors of every n-th visible row; `None` when cancelled.
+    async fn sample(
+        &self,
+        views: &[&SegmentView],
+        (rows, lists): (u64, u32),
+        options: &MergeOptions,
+        (cancelled, progress): Control<'_>,
+    ) -> Result<Option<Vec<f32>>> {
+        let row_bytes = u64::from(self.manifest.head().state.schema.dim) * 4;
+        let fit = options.memory_bytes_max / SAMPLE_MEMORY_SHARE / row_bytes;
+        let wanted = (lists as u64 * SAMPLE_ROWS_PER_LIST)
+            .min(fit)
+            .clamp(1, rows);
+        let step = rows.div_ceil(wanted) as usize;
+        let mut pace = Pace::new(options.bytes_per_second_max);
+        let mut sample = Vec::with_capacity((wanted * row_bytes / 4) as usize);
+        let mut skipped = 0;
+        for view in views {
+            let visible = (0..view.reader.rows()).filter(|row| !view.shadow.contains(*row));
+            let chosen: Vec<u32> = visible.skip(skipped).step_by(step).collect();
+            // Goes on where the last segment ended, so that small ones are sampled too.
+            let taken = skipped + chosen.len() * step;
+            skipped = taken.saturating_sub(view.live_rows as usize);
+            for part in chosen.chunks(READ_ROWS) {
+                if cancelled.load(Ordering::Relaxed) {
+                    return Ok(None);
+                }
+                sample.extend(view.reader.vectors(part).await?);
+                let bytes = part.len() as u64 * row_bytes;
+                progress(Progress {
+                    rows_done: sample.len() as u64 * 4 / row_bytes,
+                    rows_total: wanted,
+                    bytes_read: sample.len() as u64 * 4,
+                    phase: "sample",
+                });
+                pace.wait(bytes).await;
+            }
+        }
+        Ok(Some(sample))
+    }
+
+    fn train_on(&self, snapshot: &Snapshot, sample: &[f32], lists: usize) -> Result<Centroids> {
+        let (state, pools) = (snapshot.state(), &self.context.pools);
+        let version = u128::from(self.manifest.mint());
+        let id = u128::from(self.id);
+        let options = TrainOptions {
+            version,
+            lists,
+            rounds: ROUNDS,
+            seed: (id >> 64) as u64 ^ id as u64,
+            threads: pools.background_threads(),
+        };
+        let trained = pools.in_background(|| match snapshot.current_centroids() {
+            Some(before) => train_in(before.space().clone(), sample, &options),
+            None => train(
+                state.schema.metric(),
+                state.schema.dim as usize,
+                sample,
+                &options,
+            ),
+        });
+        trained.map_err(|error| match error {
+            vexlake_index::IndexError::BeyondCodes(_) => Error::Invalid(error.to_string()),
+            error => error.into(),
+        })
+    }
+
+    /// Whether a segment of the spec is not live any more.
+    async fn are_gone(&self, spec: &Spec) -> Result<bool> {
+        let now = self.follow().await?;
+        Ok(spec.inputs.iter().any(|id| !now.segments.contains_key(id)))
+    }
+}
+
+#[cfg(test)]
+mod tests;
