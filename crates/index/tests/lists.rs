@@ -425,8 +425,8 @@ fn should_measure_how_many_lists_a_promise_needs() {
     );
     assert!(centroids.probes_for(0.5) <= centroids.probes_for(0.98));
     assert!(
-        centroids.probes_for(0.98) < 50,
-        "clumps do not need every list"
+        centroids.probes_for(0.98) <= 3,
+        "clumps need their own list and hardly another"
     );
     assert_eq!(centroids.probes_for(1.1), 50);
 }

@@ -6,8 +6,10 @@
 //!    look at lists.
 //! 3. The share of all neighbours found by looking at p lists, for a ladder of p.
 //!
-//! A sample is thinner than the collection, so its neighbours lie farther away and
-//! spread over more lists: the measured count errs on the safe side.
+//! What it leaves out: the neighbours that codes and their bounds lose, and how far
+//! held-out rows stand for real queries. A held-out row with near duplicates in the
+//! sample finds them in its own list, which flatters the curve: on sets of a fifth
+//! duplicates the count measured for .98 gave .971 and .977 of all neighbours.
 
 use super::{Centroids, ChooseScratch, parallel};
 use vexlake_distance::{LookupTable, Metric, TopK};

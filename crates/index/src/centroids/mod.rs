@@ -175,8 +175,9 @@ impl Centroids {
         &self.parents
     }
 
-    /// The lists to look at for a promised share of the true nearest, as measured
-    /// at training; all where the promise was not reached.
+    /// The lists that held a share of the true nearest of rows held out at training;
+    /// all where the share was not reached. A search finds a little less: see
+    /// `measure.rs`.
     pub fn probes_for(&self, recall: f32) -> usize {
         let point = self.recall_curve.iter().find(|(share, _)| *share >= recall);
         point.map_or(self.count, |(_, probes)| *probes as usize)
