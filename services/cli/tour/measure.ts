@@ -34,6 +34,9 @@ export async function measureSearches({ client, report }: TourContext, sample: S
   );
 }
 
+/** What searches through lists promise at the default effort. */
+const RECALL_MIN = 0.98;
+
 /** Tie-aware: a result counts when its score reaches that of the exact tenth. */
 export function recallOf(found: Hit[], truth: Hit[]): number {
   if (truth.length === 0) return 1;
@@ -54,8 +57,8 @@ export async function measureRecall({ client, report }: TourContext, sample: Sam
   const recall = sum / queries.length;
   report.check(
     "recall@10 against TRUTH",
-    `${recall.toFixed(4)} (this version scans exactly: 1 by construction)`,
-    recall >= 0.999,
+    `${recall.toFixed(4)} (up to 20,000 records are scanned exactly, more go through lists)`,
+    recall >= RECALL_MIN,
   );
 }
 
