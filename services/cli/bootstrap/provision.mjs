@@ -5,7 +5,7 @@
  * can run it, and why (not).
  */
 export { KAFKA_VERSION, kafkaJars, kafkaJarsCached, kafkaRuntime, startKafka } from "./provision/kafka.mjs";
-export { pythonOracles, pythonRuntime } from "./provision/python.mjs";
+export { pythonOracles, pythonRuntime, pythonWith } from "./provision/python.mjs";
 export { redisRuntime, startRedis } from "./provision/redis.mjs";
 export {
   fetchSeaweed,
