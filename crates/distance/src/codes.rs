@@ -13,6 +13,8 @@
 //! Source of the layout: André, Kermarrec, Le Scouarnec, "Cache locality is not
 //! enough" (VLDB 2015), and faiss's fast scan.
 
+use crate::table::LookupTable;
+
 /// The dimensions of a code are a multiple of this: one u64 of bits, 16 groups of
 /// four, four 64-byte registers of a block.
 pub const CODE_DIM_STEP: usize = 64;
@@ -155,12 +157,40 @@ pub(crate) fn assert_block(table: &[u8], block: &[u8]) -> usize {
     table.len()
 }
 
+/// The shapes that a table is filled in.
+#[inline(always)]
+pub(crate) fn assert_table(magnitudes: &[u8], flips: &[u8], table: &[u8]) {
+    assert!(
+        magnitudes.len().is_multiple_of(CODE_DIM_STEP)
+            && flips.len() == magnitudes.len()
+            && table.len() == 4 * magnitudes.len(),
+        "a table of another shape than the query"
+    );
+}
+
+/// Byte n of pattern i is all ones where bit i of n is set.
+pub(crate) const PATTERNS: [[u8; GROUP_BYTES]; 4] = {
+    let mut patterns = [[0; GROUP_BYTES]; 4];
+    let mut n = 0;
+    while n < GROUP_BYTES {
+        let mut i = 0;
+        while i < 4 {
+            patterns[i][n] = if (n >> i) & 1 == 1 { 0xff } else { 0 };
+            i += 1;
+        }
+        n += 1;
+    }
+    patterns
+};
+
 /// The shapes that a row kernel relies on; answers the u64 words of a row.
 #[inline(always)]
-pub(crate) fn assert_rows(planes: &[u64], negative: &[u64], codes: &[u8], sums: &[u32]) -> usize {
-    let words = negative.len();
+pub(crate) fn assert_rows(table: &LookupTable, codes: &[u8], sums: &[u32]) -> usize {
+    let words = table.negative().len();
     assert!(
-        planes.len() == PLANES * words && codes.len() == 8 * words * sums.len(),
+        table.planes().len() == PLANES * words
+            && table.signed().len() == CODE_DIM_STEP * words
+            && codes.len() == 8 * words * sums.len(),
         "codes of another shape than the query"
     );
     words

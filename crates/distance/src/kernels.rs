@@ -22,7 +22,7 @@ pub type RowsKernel = fn(&[f32], &[f32], &mut [f32]);
 /// See [`Kernels::block_bounds`].
 pub type BlockKernel = fn(&[u8], &[u8], &Line, f32, &[u8], &mut [f32; BLOCK_ROWS]) -> u32;
 /// See [`Kernels::row_sums`].
-pub type RowSumsKernel = fn(&[u64], &[u64], &[u8], &mut [u32]);
+pub type RowSumsKernel = fn(&LookupTable, &[u8], &mut [u32]);
 
 /// One instruction set's kernels. Sums of floats are kept in f32, in several lanes: the
 /// error grows with dim / lanes rather than with dim. NaN in gives NaN out.
@@ -52,6 +52,9 @@ pub struct Kernels {
     pub hadamard: fn(&[f32], &mut [f32]),
     /// Quantises a rotated query: see [`LookupTable::build`].
     pub(crate) quantise: fn(&mut LookupTable, &[f32]),
+    /// (magnitudes, flips, table): each group of four dimensions' share of a sum, by
+    /// pattern of bits. `table` has four bytes per dimension.
+    pub(crate) fill_table: fn(&[u8], &[u8], &mut [u8]),
     /// (x, c, code): writes the signs of x − c, one bit per dimension, and answers
     /// the sums that a code's factors are made of.
     pub code_of: fn(&[f32], &[f32], &mut [u8]) -> CodeSums,
@@ -59,8 +62,8 @@ pub struct Kernels {
     /// 32 rows by FastScan; answers bit r set where row r's bound ≤ limit.
     /// `ahead` is what will be scanned soon: it is prefetched, not read.
     pub block_bounds: BlockKernel,
-    /// (planes, negative, codes, sums): for row-major codes the same sums that
-    /// FastScan adds up, by counting bits; `sums.len()` rows.
+    /// (table, codes, sums): for `sums.len()` rows of row-major codes the same sums
+    /// that FastScan adds up; the table's planes are built.
     pub row_sums: RowSumsKernel,
     /// How many values are ≤ limit; NaN never is.
     pub count_le: fn(&[f32], f32) -> usize,
@@ -117,7 +120,8 @@ fn has_avx2() -> bool {
 }
 
 /// What Ice Lake, Zen 4 and their successors have. Older CPUs with AVX-512 lack
-/// the counts, and lower their clock for wide registers: they take AVX2.
+/// VNNI, or lower their clock for wide registers: they take AVX2. (VPOPCNTDQ tells
+/// the newer ones apart; masked VNNI turned out faster than its counts.)
 #[cfg(target_arch = "x86_64")]
 fn has_avx512() -> bool {
     is_x86_feature_detected!("avx512f")

@@ -11,10 +11,13 @@ use std::ptr::NonNull;
 
 /// The size of a huge page on x86-64 and on most aarch64 systems.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// From here on a buffer takes whole huge pages: at most half of one stays empty,
+/// less than what thousands of small pages cost a scan that jumps between lists.
+const HUGE_BYTES_MIN: usize = HUGE_PAGE_BYTES / 2;
 /// Small buffers start on a cache line.
 const LINE_BYTES: usize = 64;
 
-/// A fixed number of bytes, zero at first, aligned to 64 bytes; from 2 MiB on
+/// A fixed number of bytes, zero at first, aligned to 64 bytes; from 1 MiB on
 /// aligned to huge pages and advised to lie on them.
 pub struct HugeBytes {
     start: NonNull<u8>,
@@ -30,22 +33,22 @@ unsafe impl Sync for HugeBytes {}
 impl HugeBytes {
     /// Panics where the system has no such memory, as any collection does.
     pub fn zeroed(len: usize) -> Self {
-        let huge = len >= HUGE_PAGE_BYTES;
+        let huge = len >= HUGE_BYTES_MIN;
         let align = if huge { HUGE_PAGE_BYTES } else { LINE_BYTES };
-        let layout = Layout::from_size_align(len.max(1), align).expect("no more than isize::MAX");
+        let size = len.max(1).next_multiple_of(align);
+        let layout = Layout::from_size_align(size, align).expect("no more than isize::MAX");
         // SAFETY: the layout's size is at least 1.
         let Some(start) = NonNull::new(unsafe { alloc(layout) }) else {
             handle_alloc_error(layout)
         };
         #[cfg(target_os = "linux")]
         if huge {
-            let whole = len / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
             // SAFETY: the pages belong to this buffer; the advice changes how they
             // are backed and never what they hold. A refusal costs speed only.
             let _ = unsafe {
                 rustix::mm::madvise(
                     start.as_ptr().cast(),
-                    whole,
+                    size,
                     rustix::mm::Advice::LinuxHugepage,
                 )
             };
@@ -106,27 +109,27 @@ impl std::fmt::Debug for HugeBytes {
     }
 }
 
-/// Asks for the cache lines of some floats. Nothing where stable Rust has no such
+/// Asks for the cache lines of some values. Nothing where stable Rust has no such
 /// instruction.
 #[inline]
-pub fn prefetch(floats: &[f32]) {
+pub fn prefetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    for line in floats.chunks(LINE_BYTES / size_of::<f32>()) {
+    for line in (0..size_of_val(values)).step_by(LINE_BYTES) {
         use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: a prefetch never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().wrapping_byte_add(line).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = floats;
+    let _ = values;
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{HUGE_PAGE_BYTES, HugeBytes};
+    use super::{HUGE_BYTES_MIN, HUGE_PAGE_BYTES, HugeBytes};
 
     #[test]
     fn should_hold_any_length_aligned_and_zeroed() {
-        for len in [0, 1, 63, 4096, HUGE_PAGE_BYTES, HUGE_PAGE_BYTES * 2 + 5] {
+        for len in [0, 1, 63, 4096, HUGE_BYTES_MIN, HUGE_PAGE_BYTES * 2 + 5] {
             let mut bytes = HugeBytes::zeroed(len);
             assert_eq!(bytes.len(), len);
             assert_eq!(bytes.as_ptr() as usize % 64, 0);

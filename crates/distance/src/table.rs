@@ -13,7 +13,7 @@
 //! Invariant: FastScan and counting give the same integer U for the same row, so a
 //! row's estimate does not depend on whether it lies in a block or in a rest.
 
-use crate::codes::{CODE_DIM_STEP, GROUP_BYTES, PLANES};
+use crate::codes::{CODE_DIM_STEP, PLANES};
 use crate::kernels::Kernels;
 
 /// The largest entry of the table.
@@ -32,6 +32,12 @@ pub struct LookupTable {
     planes: Vec<u64>,
     negative: Vec<u64>,
     magnitudes: Vec<u8>,
+    /// All ones where the coordinate is negative.
+    flips: Vec<u8>,
+    /// mᵢ itself.
+    signed: Vec<i8>,
+    /// Σ |mᵢ| of the negative ones.
+    negative_total: u32,
     step: f32,
     total: u32,
     residue: f32,
@@ -44,6 +50,8 @@ impl LookupTable {
     pub fn build(&mut self, kernels: &Kernels, rotated: &[f32]) {
         assert!(rotated.len().is_multiple_of(CODE_DIM_STEP));
         (kernels.quantise)(self, rotated);
+        self.table.resize(4 * rotated.len(), 0);
+        (kernels.fill_table)(&self.magnitudes, &self.flips, &mut self.table);
     }
 
     /// The table for block kernels: 16 bytes per group of four dimensions.
@@ -59,6 +67,16 @@ impl LookupTable {
     /// The coordinates that are negative.
     pub fn negative(&self) -> &[u64] {
         &self.negative
+    }
+
+    /// Every mᵢ, for U = Σ mᵢ·bitᵢ + [`LookupTable::negative_total`].
+    pub(crate) fn signed(&self) -> &[i8] {
+        &self.signed
+    }
+
+    /// U of a code without bits.
+    pub(crate) fn negative_total(&self) -> u32 {
+        self.negative_total
     }
 
     /// What one unit of U adds to ⟨s, q⟩.
@@ -96,10 +114,13 @@ impl LookupTable {
         let inverse = if usable { 1.0 / step } else { 0.0 };
         self.negative.resize(rotated.len() / 64, 0);
         self.magnitudes.resize(rotated.len(), 0);
+        self.flips.resize(rotated.len(), 0);
         let mut squares = [0.0f32; LANES];
         let mut total = 0u32;
         let chunks = rotated.as_chunks::<LANES>().0.iter();
-        for (x, m) in chunks.zip(self.magnitudes.as_chunks_mut::<LANES>().0) {
+        let magnitudes = self.magnitudes.as_chunks_mut::<LANES>().0;
+        let flips = self.flips.as_chunks_mut::<LANES>().0;
+        for ((x, m), flip) in chunks.zip(magnitudes).zip(flips) {
             for lane in 0..LANES {
                 let size = x[lane].abs();
                 // At most 63: ROUNDING keeps a group's sum there too. A query that
@@ -111,6 +132,7 @@ impl LookupTable {
                 squares[lane] += left * left;
                 total += whole as u32;
                 m[lane] = whole as u8;
+                flip[lane] = ((x[lane].to_bits() as i32) >> 31) as u8;
             }
         }
         self.total = total;
@@ -120,43 +142,19 @@ impl LookupTable {
             let (low, high) = x.split_at(32);
             *word = u64::from(sign_bits(low)) | u64::from(sign_bits(high)) << 32;
         }
-        self.fill_table();
     }
 
-    #[inline(always)]
-    fn fill_table(&mut self) {
-        /// PATTERNS[i][n] is all ones where bit i of n is set.
-        const PATTERNS: [[u8; GROUP_BYTES]; 4] = {
-            let mut patterns = [[0; GROUP_BYTES]; 4];
-            let mut n = 0;
-            while n < GROUP_BYTES {
-                let mut i = 0;
-                while i < 4 {
-                    patterns[i][n] = if (n >> i) & 1 == 1 { 0xff } else { 0 };
-                    i += 1;
-                }
-                n += 1;
-            }
-            patterns
-        };
-        self.table
-            .resize(self.magnitudes.len() / 4 * GROUP_BYTES, 0);
-        let groups = self.magnitudes.as_chunks::<4>().0.iter();
-        let entries = self.table.as_chunks_mut::<GROUP_BYTES>().0;
-        for (group, (magnitudes, entries)) in groups.zip(entries).enumerate() {
-            let negative = self.negative[group / 16] >> (4 * (group % 16));
-            *entries = [0; GROUP_BYTES];
-            for (i, magnitude) in magnitudes.iter().enumerate() {
-                let flip = 0u8.wrapping_sub((negative >> i) as u8 & 1);
-                for (entry, pattern) in entries.iter_mut().zip(PATTERNS[i]) {
-                    *entry += (pattern ^ flip) & magnitude;
-                }
-            }
-        }
-    }
-
-    /// Builds the planes of the query that `build` quantised.
+    /// Builds what row-major codes are summed with, for the query that `build`
+    /// quantised.
     pub fn build_planes(&mut self) {
+        self.signed.resize(self.magnitudes.len(), 0);
+        let parts = self.magnitudes.iter().zip(&self.flips);
+        for (signed, (m, flip)) in self.signed.iter_mut().zip(parts) {
+            // Two's complement: minus m is its flipped bits and one.
+            *signed = (m ^ flip).wrapping_sub(*flip) as i8;
+        }
+        let negative = self.magnitudes.iter().zip(&self.flips);
+        self.negative_total = negative.map(|(m, flip)| u32::from(m & flip)).sum();
         let words = self.negative.len();
         self.planes.clear();
         self.planes.resize(PLANES * words, 0);

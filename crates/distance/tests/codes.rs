@@ -168,6 +168,55 @@ fn should_estimate_the_product_with_signs_within_the_residue() {
 }
 
 #[test]
+fn should_build_the_same_table_on_every_instruction_set() {
+    let scalar = kernels_named("scalar").expect("always there");
+    for dim in code_dims() {
+        let mut query = floats(dim as u64 + 17, dim);
+        query[dim / 2] = -0.0;
+        query[dim / 3] = 0.0;
+        let (mut expected, mut table) = (LookupTable::default(), LookupTable::default());
+        expected.build(scalar, &query);
+        expected.build_planes();
+        for kernels in tables() {
+            table.build(kernels, &query);
+            table.build_planes();
+            let what = format!("{} dim {dim}", kernels.name);
+            assert_eq!(table.table(), expected.table(), "{what}");
+            assert_eq!(table.planes(), expected.planes(), "{what}");
+            assert_eq!(table.negative(), expected.negative(), "{what}");
+            assert_eq!(table.scale(), expected.scale(), "{what}");
+            assert_eq!(table.offset(), expected.offset(), "{what}");
+        }
+    }
+}
+
+#[test]
+fn should_give_codes_and_their_sums_on_every_instruction_set() {
+    for dim in code_dims() {
+        let (x, c) = (floats(dim as u64, dim), floats(dim as u64 + 1, dim));
+        let residuals = || x.iter().zip(&c).map(|(x, c)| x - c);
+        let square: f64 = residuals().map(|r| f64::from(r) * f64::from(r)).sum();
+        let sum: f64 = residuals().map(|r| f64::from(r.abs())).sum();
+        let signs = residuals().map(|r| if r > 0.0 { 1.0 } else { -1.0 });
+        let signed: f64 = signs.zip(&c).map(|(s, c)| s * f64::from(*c)).sum();
+        for kernels in tables() {
+            let mut code = vec![0xff; code_bytes(dim)];
+            let sums = (kernels.code_of)(&x, &c, &mut code);
+            for (i, residual) in residuals().enumerate() {
+                assert_eq!((code[i / 8] >> (i % 8)) & 1 == 1, residual > 0.0);
+            }
+            let near = |a: f32, b: f64| (f64::from(a) - b).abs() < 1e-4 * dim as f64;
+            assert!(
+                near(sums.square, square) && near(sums.sum, sum),
+                "{}",
+                kernels.name
+            );
+            assert!(near(sums.signed_centroid, signed), "{}", kernels.name);
+        }
+    }
+}
+
+#[test]
 fn should_sum_blocks_and_rows_to_the_same_integers_at_every_alignment() {
     for dim in code_dims() {
         let row_bytes = code_bytes(dim);
@@ -212,12 +261,7 @@ fn should_sum_blocks_and_rows_to_the_same_integers_at_every_alignment() {
                 let mut unaligned = vec![0; start];
                 unaligned.extend_from_slice(&rows[..count * row_bytes]);
                 let mut sums = vec![7; count];
-                (kernels.row_sums)(
-                    table.planes(),
-                    table.negative(),
-                    &unaligned[start..],
-                    &mut sums,
-                );
+                (kernels.row_sums)(&table, &unaligned[start..], &mut sums);
                 assert_eq!(sums, expected[..count], "{what}, {count} rows");
             }
         }
@@ -283,6 +327,9 @@ fn should_panic_on_codes_that_do_not_fit_rather_than_read_beyond() {
     std::panic::set_hook(Box::new(|_| {}));
     for kernels in tables() {
         let line = Line::default();
+        let mut table = LookupTable::default();
+        table.build(kernels, &[1.0; 64]);
+        table.build_planes();
         let refused = std::panic::catch_unwind(|| {
             (kernels.block_bounds)(
                 &[0; 256],
@@ -305,9 +352,8 @@ fn should_panic_on_codes_that_do_not_fit_rather_than_read_beyond() {
             )
         });
         assert!(refused.is_err());
-        let refused = std::panic::catch_unwind(|| {
-            (kernels.row_sums)(&[0; 6], &[0; 1], &[0; 15], &mut [0; 2])
-        });
+        let refused =
+            std::panic::catch_unwind(|| (kernels.row_sums)(&table, &[0; 15], &mut [0; 2]));
         assert!(refused.is_err());
         let refused =
             std::panic::catch_unwind(|| (kernels.positions_le)(&[0.0; 9], 0.0, &mut [0; 8]));

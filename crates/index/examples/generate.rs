@@ -52,7 +52,7 @@ const A: Preset = Preset {
     latent: 256,
     alpha: 0.5,
     leaf: 1.0,
-    around: 1.8,
+    around: 1.65,
     stretch: 0.7,
     duplicates: 0.2,
     group: 8,

@@ -261,6 +261,7 @@ macro_rules! kernel_table {
             hadamard: |signs, x| unsafe { hadamard(signs, x) },
             // SAFETY: as above.
             quantise: |table, rotated| unsafe { quantise(table, rotated) },
+            fill_table: $codes::fill_table,
             // SAFETY: as above.
             code_of: |x, c, code| unsafe { code_of(x, c, code) },
             block_bounds: $codes::block_bounds,

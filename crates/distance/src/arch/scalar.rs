@@ -23,6 +23,7 @@ pub(crate) static KERNELS: Kernels = Kernels {
     l1_rows: |query, rows, out| each_row(l1, query, rows, out),
     hadamard: scalar_codes::hadamard,
     quantise: |table, rotated| table.quantise(rotated),
+    fill_table: scalar_codes::fill_table,
     code_of: crate::codes::code_of,
     block_bounds: scalar_codes::block_bounds,
     row_sums: scalar_codes::row_sums,

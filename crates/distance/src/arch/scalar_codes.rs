@@ -1,8 +1,24 @@
 //! Code kernels in plain Rust: what the others must equal.
 
 use crate::codes::{
-    BLOCK_ROWS, GROUP_BYTES, Line, assert_block, assert_rows, assert_transformable, block_factors,
+    BLOCK_ROWS, GROUP_BYTES, Line, PATTERNS, assert_block, assert_rows, assert_table,
+    assert_transformable, block_factors,
 };
+
+use crate::table::LookupTable;
+
+/// The table of [`crate::LookupTable`]: the first step of FastScan.
+pub(crate) fn fill_table(magnitudes: &[u8], flips: &[u8], table: &mut [u8]) {
+    assert_table(magnitudes, flips, table);
+    let groups = magnitudes.as_chunks::<4>().0.iter();
+    let groups = groups.zip(flips.as_chunks::<4>().0);
+    for ((m, flip), entries) in groups.zip(table.as_chunks_mut::<GROUP_BYTES>().0) {
+        for (n, entry) in entries.iter_mut().enumerate() {
+            let share = |i: usize| (PATTERNS[i][n] ^ flip[i]) & m[i];
+            *entry = share(0) + share(1) + share(2) + share(3);
+        }
+    }
+}
 
 /// See [`crate::Kernels::block_bounds`].
 pub(super) fn block_bounds(
@@ -32,13 +48,13 @@ pub(super) fn block_bounds(
 }
 
 /// See [`crate::Kernels::row_sums`].
-pub(super) fn row_sums(planes: &[u64], negative: &[u64], codes: &[u8], sums: &mut [u32]) {
-    let words = assert_rows(planes, negative, codes, sums);
+pub(super) fn row_sums(table: &LookupTable, codes: &[u8], sums: &mut [u32]) {
+    let words = assert_rows(table, codes, sums);
     if words == 0 {
         return sums.fill(0);
     }
     for (sum, code) in sums.iter_mut().zip(codes.chunks_exact(8 * words)) {
-        *sum = row_sum(planes, negative, code);
+        *sum = row_sum(table.planes(), table.negative(), code);
     }
 }
 

@@ -5,7 +5,7 @@
 //! `queries.f32` from the directory (rows of little-endian floats, see `generate`),
 //! computes the exact answers once (`truth.u32` beside them), builds centroids and
 //! lists, then measures each probe count. Names: lists, rounds, sample, threads,
-//! seed, probes (comma-separated), rerank, confidence, wave, wave2, segments, kernels.
+//! seed, wave, wave2, segments; comma-separated: probes, rerank, confidence.
 //!
 //! A search here is what a warm segment costs: choose, scan, exact keys of
 //! candidates straight from the floats in memory with the next rows prefetched.
@@ -14,17 +14,22 @@ mod truth;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
-use vexlake_distance::{HugeBytes, Metric, kernels, prefetch};
+use vexlake_distance::{HugeBytes, Metric, kernels, prefetch, read_bandwidth};
 use vexlake_index::{
-    Centroids, Effort, ListsHead, Query, Search, SegmentLists, TrainOptions, build_lists, train,
+    Candidate, Centroids, Effort, ListsHead, MergeInput, Query, Search, SegmentLists, TrainOptions,
+    build_lists, merge_lists, train,
 };
 
 /// Nearest asked for.
 const K: usize = 10;
 /// Passes over the queries; the fastest counts for the rate, all for percentiles.
+/// `quiet` figures take each query's fastest stages: what a busy machine hides.
 const PASSES: usize = 5;
 /// Rows prefetched ahead of the one whose exact key is computed.
 const ROWS_AHEAD: usize = 3;
+
+/// Bytes read to tell what memory gives one thread in the same run.
+const BANDWIDTH_BYTES: usize = 1 << 30;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -61,6 +66,17 @@ impl Settings {
     fn text(&self, name: &str) -> Option<&str> {
         let pair = self.pairs.iter().find(|(own, _)| own == name);
         pair.map(|(_, value)| value.as_str())
+    }
+
+    fn list<T: std::str::FromStr + Clone>(
+        &self,
+        name: &str,
+        otherwise: &[T],
+    ) -> Result<Vec<T>, T::Err> {
+        match self.text(name) {
+            Some(text) => text.split(',').map(str::parse).collect(),
+            None => Ok(otherwise.to_vec()),
+        }
     }
 
     fn number<T: std::str::FromStr>(&self, name: &str, otherwise: T) -> T {
@@ -107,7 +123,7 @@ fn main() -> Result<(), Failure> {
     let (built, wall) = (cpu_seconds(), began.elapsed().as_secs_f64());
     let index_bytes: u64 = segments.iter().map(|segment| segment.head.bytes()).sum();
     println!(
-        "{{\"build\":{{\"rows\":{rows},\"dim\":{dim},\"kernels\":\"{}\",\"lists\":{},\"rounds\":{},\"sample\":{sample_rows},\"train_cpu_s\":{:.2},\"encode_cpu_s\":{:.2},\"cpu_s\":{:.2},\"wall_s\":{wall:.2},\"threads\":{threads},\"bytes_a_vector\":{:.1},\"centroid_bytes\":{},\"probes_98\":{},\"probes_99\":{}}}}}",
+        "{{\"build\":{{\"rows\":{rows},\"dim\":{dim},\"kernels\":\"{}\",\"lists\":{},\"rounds\":{},\"sample\":{sample_rows},\"train_cpu_s\":{:.2},\"encode_cpu_s\":{:.2},\"cpu_s\":{:.2},\"wall_s\":{wall:.2},\"threads\":{threads},\"bytes_a_vector\":{:.1},\"centroid_bytes\":{},\"read_gb_s\":{:.1},\"probes_98\":{},\"probes_99\":{}}}}}",
         kernels().name,
         centroids.count(),
         options.rounds,
@@ -116,40 +132,46 @@ fn main() -> Result<(), Failure> {
         built - before,
         index_bytes as f64 / rows as f64,
         centroids.to_bytes().len(),
+        read_bandwidth(BANDWIDTH_BYTES, 1),
         centroids.probes_for(0.98),
         centroids.probes_for(0.99),
     );
-    let probes: Vec<usize> = match settings.text("probes") {
-        Some(text) => text.split(',').map(str::parse).collect::<Result<_, _>>()?,
-        None => vec![centroids.probes_for(0.98), centroids.probes_for(0.99)],
-    };
-    let bench = Bench {
-        metric,
-        dim,
-        base: base.floats(),
-        norms: &norms,
-        queries: queries.floats(),
-        truth: &truth,
-        centroids: &centroids,
-        segments: &segments,
-        effort: Effort {
-            rerank_max: settings.number("rerank", Effort::for_k(K).rerank_max),
-            confidence: settings.number("confidence", Effort::for_k(K).confidence),
-            k: K,
-        },
-        waves: (settings.number("wave", 20), settings.number("wave2", 16)),
-    };
-    for probes in probes {
-        bench.measure(probes);
+    if segments.len() > 1 {
+        time_merge(&segments)?;
+    }
+    let measured = [centroids.probes_for(0.98), centroids.probes_for(0.99)];
+    let probes = settings.list("probes", &measured)?;
+    for confidence in settings.list("confidence", &[Effort::for_k(K).confidence])? {
+        for rerank_max in settings.list("rerank", &[Effort::for_k(K).rerank_max])? {
+            let bench = Bench {
+                metric,
+                dim,
+                base: base.floats(),
+                queries: queries.floats(),
+                truth: &truth,
+                centroids: &centroids,
+                segments: &segments,
+                effort: Effort {
+                    k: K,
+                    rerank_max,
+                    confidence,
+                },
+                waves: (settings.number("wave", 20), settings.number("wave2", 16)),
+            };
+            probes.iter().for_each(|probes| bench.measure(*probes));
+        }
     }
     Ok(())
 }
 
-/// One segment's lists in memory; ordinal + first = row of the base.
+/// One segment in memory as a file has it: lists, and rows in list order.
 struct Segment {
     head: ListsHead,
     bytes: HugeBytes,
-    first: usize,
+    vectors: HugeBytes,
+    norms: Vec<f32>,
+    /// The base's row of each slot.
+    origins: Vec<usize>,
 }
 
 fn build(
@@ -158,29 +180,63 @@ fn build(
     base: &[f32],
     threads: usize,
 ) -> Result<Vec<Segment>, Failure> {
-    let rows = base.len() / settings.dim;
+    let dim = settings.dim;
+    let rows = base.len() / dim;
     let each = rows.div_ceil(settings.number("segments", 1usize).max(1));
-    let parts = base.chunks(each * settings.dim).enumerate();
+    let parts = base.chunks(each * dim).enumerate();
     parts
         .map(|(number, part)| {
             let encoded = centroids.encode(part, threads)?;
             let lists = centroids.count() as u32;
             let code_dim = centroids.space().code_dim();
-            let bytes = build_lists(centroids.version(), lists, code_dim, &encoded, false)?;
+            let bytes = build_lists(centroids.version(), lists, code_dim, &encoded, true)?;
+            let order = encoded.list_order();
+            let mut vectors = HugeBytes::zeroed(size_of_val(part));
+            let rows = vectors.floats_mut().chunks_exact_mut(dim);
+            for (to, from) in rows.zip(&order) {
+                to.copy_from_slice(&part[*from as usize * dim..][..dim]);
+            }
+            let norms = vectors.floats().chunks_exact(dim).map(kernels().norm);
             Ok(Segment {
                 head: ListsHead::decode(&bytes)?,
                 bytes: HugeBytes::copied(&bytes),
-                first: number * each,
+                norms: norms.collect(),
+                vectors,
+                origins: order
+                    .iter()
+                    .map(|row| number * each + *row as usize)
+                    .collect(),
             })
         })
         .collect()
+}
+
+/// Merging all segments, beside what encoding them took.
+fn time_merge(segments: &[Segment]) -> Result<(), Failure> {
+    let inputs: Vec<MergeInput<'_>> = segments
+        .iter()
+        .map(|segment| MergeInput {
+            head: &segment.head,
+            bytes: &segment.bytes,
+            dropped: None,
+        })
+        .collect();
+    let ran = thread_nanos();
+    let merged = merge_lists(&inputs)?;
+    let seconds = (thread_nanos() - ran) as f64 / 1e9;
+    println!(
+        "{{\"merge\":{{\"segments\":{},\"rows\":{},\"cpu_s\":{seconds:.4},\"bytes\":{}}}}}",
+        segments.len(),
+        merged.origins.len(),
+        merged.bytes.len()
+    );
+    Ok(())
 }
 
 struct Bench<'a> {
     metric: Metric,
     dim: usize,
     base: &'a [f32],
-    norms: &'a [f32],
     queries: &'a [f32],
     truth: &'a truth::Truth,
     centroids: &'a Centroids,
@@ -208,8 +264,9 @@ impl Bench<'_> {
         let mut search = Search::default();
         let mut times = Vec::new();
         let (mut fastest, mut least) = (f64::INFINITY, u64::MAX);
-        let (mut stages, mut found, mut scanned, mut reranked, mut waves) =
-            (Stages::default(), 0usize, 0, 0, 0);
+        let count = self.queries.len() / self.dim;
+        let mut best = vec![[Duration::MAX; 4]; count];
+        let (mut found, mut scanned, mut reranked, mut waves) = (0usize, 0, 0, 0);
         for pass in 0..PASSES + 1 {
             let (began, ran) = (Instant::now(), thread_nanos());
             for (number, query) in self.queries.chunks_exact(self.dim).enumerate() {
@@ -217,10 +274,10 @@ impl Bench<'_> {
                 let spent = self.search(&mut search, query, probes, &parts);
                 if pass > 0 {
                     times.push(start.elapsed());
-                    stages
+                    best[number]
                         .iter_mut()
                         .zip(spent)
-                        .for_each(|(stage, spent)| *stage += spent);
+                        .for_each(|(best, spent)| *best = spent.min(*best));
                     continue;
                 }
                 let truth = &self.truth.of(number)[..K];
@@ -241,19 +298,22 @@ impl Bench<'_> {
                 least = least.min(thread_nanos() - ran);
             }
         }
-        times.sort_unstable();
-        let count = self.queries.len() / self.dim;
-        let micros =
-            |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
-        let stage = |at: usize| stages[at].as_secs_f64() * 1e6 / times.len() as f64;
+        let mut quiet: Vec<Duration> = best.iter().map(|stages| stages.iter().sum()).collect();
+        let stage = |at: usize| {
+            let total: Duration = best.iter().map(|stages| stages[at]).sum();
+            total.as_secs_f64() * 1e6 / count as f64
+        };
         let rows = self.base.len() / self.dim;
         println!(
-            "{{\"probes\":{probes},\"recall\":{:.4},\"qps\":{:.0},\"cpu_us\":{:.1},\"p50_us\":{:.1},\"p99_us\":{:.1},\"scanned\":{:.0},\"scanned_share\":{:.4},\"reranked\":{:.1},\"waves\":{:.2},\"confidence\":{},\"rerank_max\":{},\"stages_us\":{{\"prepare\":{:.1},\"choose\":{:.1},\"scan\":{:.1},\"rerank\":{:.1}}}}}",
+            "{{\"probes\":{probes},\"recall\":{:.4},\"qps\":{:.0},\"cpu_us\":{:.1},\"p50_us\":{:.1},\"p99_us\":{:.1},\"quiet_us\":{:.1},\"quiet_p50_us\":{:.1},\"quiet_p99_us\":{:.1},\"scanned\":{:.0},\"scanned_share\":{:.4},\"reranked\":{:.1},\"waves\":{:.2},\"confidence\":{},\"rerank_max\":{},\"stages_us\":{{\"prepare\":{:.1},\"choose\":{:.1},\"scan\":{:.1},\"rerank\":{:.1}}}}}",
             found as f64 / (count * K) as f64,
             count as f64 / fastest,
             least as f64 / 1e3 / count as f64,
-            micros(0.5),
-            micros(0.99),
+            micros(&mut times, 0.5),
+            micros(&mut times, 0.99),
+            (0..4).map(stage).sum::<f64>(),
+            micros(&mut quiet, 0.5),
+            micros(&mut quiet, 0.99),
             scanned as f64 / count as f64,
             scanned as f64 / (count * rows) as f64,
             reranked as f64 / count as f64,
@@ -285,34 +345,29 @@ impl Bench<'_> {
         let scanned = Instant::now();
         let exact = Query::new(self.metric, query);
         let mut most = self.waves.0;
-        let mut keys = [(0.0, 0, 0); 64];
+        let nobody = Candidate {
+            segment: 0,
+            slot: 0,
+        };
+        let mut keys = [(nobody, 0.0); 64];
         loop {
             let wave = search.wave(most.min(keys.len()));
             if wave.is_empty() {
                 break;
             }
             let count = wave.len();
-            let row_of = |at: usize| self.row(wave[at].segment, wave[at].slot);
-            (0..count.min(ROWS_AHEAD)).for_each(|at| prefetch(self.vector(row_of(at))));
+            wave.iter()
+                .take(ROWS_AHEAD)
+                .for_each(|first| prefetch(self.vector(*first).0));
             for (at, candidate) in wave.iter().enumerate() {
-                if at + ROWS_AHEAD < count {
-                    prefetch(self.vector(row_of(at + ROWS_AHEAD)));
+                if let Some(next) = wave.get(at + ROWS_AHEAD) {
+                    prefetch(self.vector(*next).0);
                 }
-                let row = row_of(at);
-                keys[at] = (
-                    exact.key(self.vector(row), self.norms[row]),
-                    candidate.segment,
-                    candidate.slot,
-                );
+                let (vector, norm) = self.vector(*candidate);
+                keys[at] = (*candidate, exact.key(vector, norm));
             }
-            for (key, segment, slot) in &keys[..count] {
-                search.report(
-                    vexlake_index::Candidate {
-                        segment: *segment,
-                        slot: *slot,
-                    },
-                    *key,
-                );
+            for (candidate, key) in &keys[..count] {
+                search.report(*candidate, *key);
             }
             most = self.waves.1;
         }
@@ -324,19 +379,20 @@ impl Bench<'_> {
         ]
     }
 
-    fn row(&self, segment: u32, slot: u32) -> usize {
-        let segment = &self.segments[segment as usize];
-        segment.first + segment.head.ordinal(slot) as usize
-    }
-
-    fn vector(&self, row: usize) -> &[f32] {
-        &self.base[row * self.dim..][..self.dim]
+    /// A candidate's floats and their norm.
+    fn vector(&self, candidate: Candidate) -> (&[f32], f32) {
+        let segment = &self.segments[candidate.segment as usize];
+        let slot = candidate.slot as usize;
+        let vector = &segment.vectors.floats()[slot * self.dim..][..self.dim];
+        (vector, segment.norms[slot])
     }
 
     fn answer(&self, search: &mut Search) -> Vec<u32> {
         let found = search.finish().into_iter();
         found
-            .map(|(_, candidate)| self.row(candidate.segment, candidate.slot) as u32)
+            .map(|(_, candidate)| {
+                self.segments[candidate.segment as usize].origins[candidate.slot as usize] as u32
+            })
             .collect()
     }
 }
@@ -356,6 +412,12 @@ fn read_floats(path: &Path) -> Result<HugeBytes, Failure> {
     let mut bytes = HugeBytes::zeroed(file.metadata()?.len() as usize);
     file.read_exact(&mut bytes)?;
     Ok(bytes)
+}
+
+/// A percentile in microseconds.
+fn micros(times: &mut [Duration], share: f64) -> f64 {
+    times.sort_unstable();
+    times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6
 }
 
 /// Nanoseconds that this thread has run; 0 where the system does not tell.

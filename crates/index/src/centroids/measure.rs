@@ -92,6 +92,7 @@ fn places_of_neighbours(
     let mut chosen = Vec::new();
     table.build(kernels, query);
     centroids.choose(query, &table, centroids.count(), &mut scratch, &mut chosen);
+    chosen.sort_unstable_by(super::order);
     let mut place = vec![0; centroids.count()];
     for (at, chosen) in chosen.iter().enumerate() {
         place[chosen.list as usize] = at as u32;

@@ -5,13 +5,15 @@
 //! the nearest of thousands by full vectors would cost more than scanning the
 //! lists; they therefore have 1-bit codes of their own, around the origin:
 //! 1. bounds of all centroids by FastScan;
-//! 2. exact distances of those whose bound is small;
+//! 2. distances of those whose bound is small: exact for a row, from bytes for a
+//!    query (`bytes.rs`), which asks for many lists and not for one;
 //! 3. the nearest by those.
 //!
 //! A row's list is the nearest centroid exactly, but for the bound's confidence
 //! (assigning to the second nearest costs nothing but a little recall). For the
 //! inner product rows are assigned by distance too, and queries choose by product.
 
+mod bytes;
 mod codec;
 mod kmeans;
 mod measure;
@@ -25,8 +27,9 @@ use crate::IndexError;
 use crate::lists::EncodedRows;
 use crate::rabitq::{Factors, encode};
 use crate::space::Space;
+use bytes::{ByteCentroids, ByteVector};
 use vexlake_distance::{
-    BLOCK_FACTOR_BYTES, BLOCK_ROWS, Line, LookupTable, Metric, block_bytes, code_bytes,
+    BLOCK_FACTOR_BYTES, BLOCK_ROWS, Kernels, Line, LookupTable, Metric, block_bytes, code_bytes,
     limit_of_smallest, pack_block,
 };
 
@@ -40,6 +43,9 @@ const ASSIGN_CONFIDENCE: f32 = 3.0;
 /// Of the centroids of smallest bound, those whose exact distance sets the limit
 /// for all others when a row looks for its list.
 const ASSIGN_FIRST: usize = 4;
+
+/// One in so many chosen lists comes first.
+const NEAR_SHARE: usize = 8;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -57,6 +63,7 @@ pub struct Centroids {
     /// Blocks of codes around the origin; the last one is padded.
     blocks: Vec<u8>,
     spread: f32,
+    bytes: ByteCentroids,
     /// |c + origin|² of each: for the inner product only.
     own_squares: Vec<f32>,
 }
@@ -77,6 +84,7 @@ pub struct Chosen {
 pub struct ChooseScratch {
     bounds: Vec<f32>,
     positions: Vec<u32>,
+    query: ByteVector,
 }
 
 impl Centroids {
@@ -125,6 +133,7 @@ impl Centroids {
                 spread = spread.max(own);
             }
         }
+        let bytes = ByteCentroids::new(&rotated, dim);
         let own_squares = match space.metric() {
             Metric::InnerProduct => rotated
                 .chunks_exact(dim)
@@ -141,6 +150,7 @@ impl Centroids {
             recall_curve,
             blocks,
             spread,
+            bytes,
             own_squares,
         }
     }
@@ -228,7 +238,9 @@ impl Centroids {
             ASSIGN_CONFIDENCE,
             &mut scratch.bounds,
         );
-        let ChooseScratch { bounds, positions } = scratch;
+        let ChooseScratch {
+            bounds, positions, ..
+        } = scratch;
         positions.resize(self.count, 0);
         let scale = match self.space.metric() {
             Metric::InnerProduct => 1.0,
@@ -257,8 +269,9 @@ impl Centroids {
         best
     }
 
-    /// The `probes` lists nearest to a query in the space, nearest first. `table`
-    /// was built from it. O(centroids / 32 blocks + probes · dim).
+    /// The `probes` lists nearest to a query in the space: the nearest eighth first,
+    /// the others by number; a sort would cost as much as all else here. `table` was
+    /// built from the query. O(centroids / 32 blocks + probes · dim).
     pub fn choose(
         &self,
         x: &[f32],
@@ -269,16 +282,22 @@ impl Centroids {
     ) {
         let kernels = self.space.kernels();
         let probes = probes.min(self.count);
-        self.bounds(table, (kernels.dot)(x, x), 0.0, &mut scratch.bounds);
-        let ChooseScratch { bounds, positions } = scratch;
+        let square = (kernels.dot)(x, x);
+        self.bounds(table, square, 0.0, &mut scratch.bounds);
+        let ChooseScratch {
+            bounds,
+            positions,
+            query,
+        } = scratch;
         positions.resize(self.count, 0);
+        query.set(x, square);
         if !self.own_squares.is_empty() {
             for (bound, own) in bounds.iter_mut().zip(&self.own_squares) {
                 *bound = 0.5 * (*bound - own);
             }
         }
         // Codes may misjudge a list by a few places: some more are looked at.
-        let looked_at = probes + probes / 4 + 8;
+        let looked_at = probes + probes / 8 + 8;
         let limit = limit_of_smallest(kernels, bounds, looked_at, looked_at / 8);
         let found = (kernels.positions_le)(bounds, limit, positions);
         let own_query = match self.space.metric() {
@@ -287,7 +306,10 @@ impl Centroids {
         };
         chosen.clear();
         chosen.extend(positions[..found].iter().map(|list| {
-            let square = self.square_to(x, *list);
+            let square = self
+                .bytes
+                .square_to(kernels.dot_i8, query, *list)
+                .unwrap_or_else(|| self.square_to(x, *list));
             let key = match self.own_squares.get(*list as usize) {
                 Some(own) => 0.5 * (square - own_query - own),
                 None => square * self.space.key_scale(),
@@ -298,8 +320,13 @@ impl Centroids {
                 gap: square.sqrt(),
             }
         }));
-        chosen.sort_unstable_by(|a, b| a.key.total_cmp(&b.key).then(a.list.cmp(&b.list)));
-        chosen.truncate(probes);
+        keep_nearest(kernels, chosen, probes, bounds);
+        // Rows of the nearest lists set a limit that rejects most of the others'.
+        let first = probes.div_ceil(NEAR_SHARE);
+        if first < chosen.len() {
+            chosen.select_nth_unstable_by(first, order);
+            chosen[first..].sort_unstable_by_key(|chosen| chosen.list);
+        }
     }
 
     /// Encodes rows (contiguous, as received) with `threads` threads: the same rows
@@ -340,4 +367,19 @@ impl Centroids {
         }
         encoded
     }
+}
+
+/// By key, then by number.
+fn order(a: &Chosen, b: &Chosen) -> std::cmp::Ordering {
+    a.key.total_cmp(&b.key).then(a.list.cmp(&b.list))
+}
+
+/// Keeps the `wanted` smallest keys; `keys` is a buffer.
+fn keep_nearest(kernels: &Kernels, chosen: &mut Vec<Chosen>, wanted: usize, keys: &mut Vec<f32>) {
+    keys.clear();
+    keys.extend(chosen.iter().map(|chosen| chosen.key));
+    let limit = limit_of_smallest(kernels, keys, wanted, 0);
+    chosen.retain(|chosen| chosen.key <= limit);
+    // Equal keys at the limit: the first of them stay.
+    chosen.truncate(wanted);
 }

@@ -37,6 +37,12 @@ impl<'a> List<'a> {
         self.rows
     }
 
+    /// All of its bytes.
+    #[inline]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// The bytes of its blocks, one after the other; the last may be padded.
     #[inline]
     pub fn blocks(&self) -> &'a [u8] {

@@ -77,7 +77,7 @@ const RERANK_PER_K: usize = 30;
 /// And however few are wanted.
 const RERANK_MIN: usize = 100;
 /// See [`Effort::confidence`].
-const CONFIDENCE: f32 = 1.0;
+const CONFIDENCE: f32 = 2.0;
 
 /// What a search did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -161,8 +161,8 @@ impl Search {
         Ok(())
     }
 
-    /// The `probes` nearest lists of one version, nearest first. A collection with
-    /// several versions chooses and scans for each in turn.
+    /// The `probes` nearest lists of one version, in the order in which to scan them.
+    /// A collection with several versions chooses and scans for each in turn.
     pub fn choose(&mut self, centroids: &Centroids, probes: usize) -> &[Chosen] {
         centroids.choose(
             &self.rotated,

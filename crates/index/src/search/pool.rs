@@ -30,7 +30,7 @@ impl Pool {
         self.limit = f32::MAX;
         self.bounds.clear();
         self.ids.clear();
-        let rows = (2 * self.capacity + BLOCK_ROWS).min(RESERVED_ROWS_MAX);
+        let rows = self.capacity.min(RESERVED_ROWS_MAX) * 2 + BLOCK_ROWS;
         self.bounds.reserve(rows);
         self.ids.reserve(rows);
     }
@@ -56,7 +56,7 @@ impl Pool {
             self.bounds.push(bounds[row as usize]);
             self.ids.push(first + u64::from(row));
         }
-        if self.bounds.len() >= 2 * self.capacity {
+        if self.bounds.len() / 2 >= self.capacity {
             self.cut(kernels);
         }
     }

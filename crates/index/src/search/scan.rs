@@ -2,17 +2,21 @@
 //! segments, with the memory of the blocks to come on its way.
 //!
 //! The kernel prefetches, line by line as it reads its own block, the block that
-//! comes `AHEAD` turns later: lists are short, so hardware prefetchers learn each
-//! one only when it is over. A block whose rows are all hidden is not read.
+//! comes `AHEAD` turns later, in this list or the next: lists are short, so hardware
+//! prefetchers learn each one only when it is over. A block whose rows are all hidden is not read.
 
 use super::{Candidate, Search};
 use crate::centroids::Chosen;
-use crate::lists::{List, ListEntry, ListsHead};
-use vexlake_distance::{BLOCK_ROWS, Line, block_bytes, code_bytes};
+use crate::lists::{List, ListEntry, ListsHead, Rest};
+use vexlake_distance::{BLOCK_ROWS, Line, block_bytes, prefetch};
 
 /// Blocks between the one that is read and the one that is fetched: at 768
 /// dimensions a block takes some 70 ns, memory answers in 100.
 const AHEAD: usize = 2;
+
+/// Lists between the one that is scanned and the one whose rest is fetched: with
+/// many segments a list is a dozen rows, 60 ns of work.
+const PARTS_AHEAD: usize = 4;
 
 /// One segment's lists, wholly in memory, their checksums verified before.
 #[derive(Clone, Copy, Debug)]
@@ -28,18 +32,14 @@ pub struct SegmentLists<'a> {
     pub hidden: Option<&'a [u64]>,
 }
 
-/// A stretch of one list: a block, or the rest.
+/// One list of one segment, ready to be scanned.
 #[derive(Clone, Copy)]
-struct Step<'a> {
-    bytes: &'a [u8],
+struct Part<'a> {
+    list: List<'a>,
     line: Line,
-    /// The id of the first row.
-    first: u64,
-    /// The rows to look at, bit by bit.
-    visible: u32,
-    /// Rows of a rest; 0 for a block.
-    rest_rows: usize,
-    factors: &'a [u8],
+    segment: u32,
+    first_slot: u32,
+    hidden: Option<&'a [u64]>,
 }
 
 impl Search {
@@ -78,120 +78,118 @@ impl Search {
         &mut self,
         lists: impl Iterator<Item = (Chosen, u32, &'a ListEntry, List<'a>, Option<&'a [u64]>)>,
     ) {
-        let code_dim = self.rotated.len();
         let (offset, scale) = (self.table.offset(), self.table.scale());
         let (residue, confidence) = (self.table.residue(), self.effort.confidence);
-        let mut opened = 0;
-        let mut steps = lists.flat_map(|(chosen, segment, entry, list, hidden)| {
-            opened += 1;
+        let mut parts = lists.map(|(chosen, segment, entry, list, hidden)| {
             let error = entry.spread * chosen.gap;
-            let line = Line {
-                add: chosen.key,
-                shift: offset + confidence * (error * error + residue * residue).sqrt(),
-                scale,
-            };
-            steps_of(code_dim, line, segment, entry, list, hidden)
+            Part {
+                list,
+                line: Line {
+                    add: chosen.key,
+                    shift: offset + confidence * (error * error + residue * residue).sqrt(),
+                    scale,
+                },
+                segment,
+                first_slot: entry.first_slot,
+                hidden,
+            }
         });
-        let mut ahead: [Option<Step<'a>>; AHEAD] = std::array::from_fn(|_| steps.next());
+        let mut fetched = || parts.next().inspect(Part::prefetch);
+        let mut ring: [Option<Part<'a>>; PARTS_AHEAD] = std::array::from_fn(|_| fetched());
         let mut turn = 0;
-        while let Some(step) = ahead[turn] {
-            ahead[turn] = steps.next();
-            // What was just fetched lies AHEAD turns away.
-            let next = ahead[turn].map_or(step.bytes, |next| next.bytes);
-            turn = (turn + 1) % AHEAD;
-            if step.visible == 0 {
+        while let Some(part) = ring[turn] {
+            ring[turn] = fetched();
+            turn = (turn + 1) % PARTS_AHEAD;
+            self.counts.lists += 1;
+            self.scan_part(&part, ring[turn].as_ref());
+        }
+    }
+
+    fn scan_part(&mut self, part: &Part<'_>, next: Option<&Part<'_>>) {
+        let block_bytes = block_bytes(self.rotated.len());
+        let rows = part.list.rows();
+        let (bytes, after) = (
+            part.list.bytes(),
+            next.map_or(&[][..], |next| next.list.bytes()),
+        );
+        let blocks = part.list.blocks();
+        for (number, block) in blocks.chunks_exact(block_bytes).enumerate() {
+            let row = number * BLOCK_ROWS;
+            let visible = part.visible(row, (rows - row).min(BLOCK_ROWS));
+            if visible == 0 {
                 continue;
             }
-            self.counts.scanned += u64::from(step.visible.count_ones());
-            if step.rest_rows > 0 {
-                self.scan_rest(&step);
-            } else {
-                let within = (self.kernels.block_bounds)(
-                    self.table.table(),
-                    step.bytes,
-                    &step.line,
-                    self.pool.limit(),
-                    next,
-                    &mut self.bounds,
-                ) & step.visible;
-                if within != 0 {
-                    self.pool
-                        .offer(self.kernels, within, &self.bounds, step.first);
-                }
+            self.counts.scanned += u64::from(visible.count_ones());
+            let ahead = (number + AHEAD) * block_bytes;
+            let ahead = match bytes.get(ahead..) {
+                Some(ahead) if !ahead.is_empty() => ahead,
+                _ => after.get(ahead - blocks.len()..).unwrap_or(block),
+            };
+            let within = (self.kernels.block_bounds)(
+                self.table.table(),
+                block,
+                &part.line,
+                self.pool.limit(),
+                ahead,
+                &mut self.bounds,
+            ) & visible;
+            if within != 0 {
+                let first = part.id(row);
+                self.pool.offer(self.kernels, within, &self.bounds, first);
             }
         }
-        drop(steps);
-        self.counts.lists += opened;
+        let rest = part.list.rest();
+        let visible = part.visible(rows - rest.rows, rest.rows);
+        if visible != 0 {
+            self.counts.scanned += u64::from(visible.count_ones());
+            self.scan_rest(part, &rest, visible);
+        }
     }
 
-    fn scan_rest(&mut self, step: &Step<'_>) {
-        let rows = step.rest_rows;
-        self.sums.resize(rows, 0);
-        let (planes, negative) = (self.table.planes(), self.table.negative());
-        (self.kernels.row_sums)(planes, negative, step.bytes, &mut self.sums);
-        let (a, b) = step.factors.as_chunks::<4>().0.split_at(rows);
+    fn scan_rest(&mut self, part: &Part<'_>, rest: &Rest<'_>, visible: u32) {
+        self.sums.resize(rest.rows, 0);
+        (self.kernels.row_sums)(&self.table, rest.codes, &mut self.sums);
         let limit = self.pool.limit();
         let mut within = 0;
-        for row in 0..rows {
-            let (a, b) = (f32::from_le_bytes(a[row]), f32::from_le_bytes(b[row]));
-            self.bounds[row] = step.line.bound(a, b, self.sums[row]);
+        for (row, sum) in self.sums.iter().enumerate() {
+            let (a, b) = rest.factors_of(row);
+            self.bounds[row] = part.line.bound(a, b, *sum);
             within |= u32::from(self.bounds[row] <= limit) << row;
         }
-        within &= step.visible;
+        within &= visible;
         if within != 0 {
-            self.pool
-                .offer(self.kernels, within, &self.bounds, step.first);
+            let first = part.id(part.list.rows() - rest.rows);
+            self.pool.offer(self.kernels, within, &self.bounds, first);
         }
     }
 }
 
-/// The blocks of a list, then its rest.
-fn steps_of<'a>(
-    code_dim: usize,
-    line: Line,
-    segment: u32,
-    entry: &ListEntry,
-    list: List<'a>,
-    hidden: Option<&'a [u64]>,
-) -> impl Iterator<Item = Step<'a>> {
-    let (first_slot, rows) = (entry.first_slot, list.rows());
-    let step = move |row: usize, count: usize| Step {
-        bytes: &[],
-        line,
-        first: Candidate::pack(segment, first_slot + row as u32),
-        visible: visible_rows(hidden, first_slot as usize + row, count),
-        rest_rows: 0,
-        factors: &[],
-    };
-    let blocks = list.blocks().chunks_exact(block_bytes(code_dim));
-    let blocks_end = blocks.len() * BLOCK_ROWS;
-    let rest = list.rest();
-    let rest = (rest.rows > 0).then(|| Step {
-        bytes: &rest.codes[..rest.rows * code_bytes(code_dim)],
-        rest_rows: rest.rows,
-        factors: rest.factors,
-        ..step(blocks_end, rest.rows)
-    });
-    let blocks = blocks.enumerate().map(move |(number, bytes)| {
-        let row = number * BLOCK_ROWS;
-        Step {
-            bytes,
-            ..step(row, (rows - row).min(BLOCK_ROWS))
-        }
-    });
-    blocks.chain(rest)
-}
+impl Part<'_> {
+    /// Fetches what the kernel does not fetch while it scans the blocks before: the
+    /// rest, and blocks so few that the next list comes too soon.
+    fn prefetch(&self) {
+        let (bytes, blocks) = (self.list.bytes(), self.list.blocks());
+        let few = self.list.rows() <= AHEAD * BLOCK_ROWS;
+        prefetch(if few { bytes } else { &bytes[blocks.len()..] });
+    }
 
-/// Bit i set where row i of `count` rows from `slot` on is not hidden.
-#[inline]
-fn visible_rows(hidden: Option<&[u64]>, slot: usize, count: usize) -> u32 {
-    let all = u32::MAX >> (BLOCK_ROWS - count);
-    let Some(hidden) = hidden else {
-        return all;
-    };
-    let word = |at: usize| hidden.get(at).copied().unwrap_or(0);
-    let (at, shift) = (slot / 64, slot % 64);
-    // Both words as one, so that no shift reaches 64.
-    let both = u128::from(word(at)) | u128::from(word(at + 1)) << 64;
-    all & !((both >> shift) as u32)
+    /// The id of one of its rows.
+    fn id(&self, row: usize) -> u64 {
+        Candidate::pack(self.segment, self.first_slot + row as u32)
+    }
+
+    /// Bit i set where row `row` + i of `count` rows is not hidden.
+    #[inline]
+    fn visible(&self, row: usize, count: usize) -> u32 {
+        // As u64, which can shift by all 32 bits where there are no rows.
+        let all = (u64::from(u32::MAX) >> (BLOCK_ROWS - count)) as u32;
+        let Some(hidden) = self.hidden else {
+            return all;
+        };
+        let slot = self.first_slot as usize + row;
+        let word = |at: usize| hidden.get(at).copied().unwrap_or(0);
+        // Both words as one, so that no shift reaches 64.
+        let both = u128::from(word(slot / 64)) | u128::from(word(slot / 64 + 1)) << 64;
+        all & !((both >> (slot % 64)) as u32)
+    }
 }

@@ -9,10 +9,14 @@
 use crate::codes::{
     BLOCK_ROWS, CHUNK_GROUPS, GROUP_BYTES, Line, PLANES, assert_block, assert_rows,
 };
+use crate::table::LookupTable;
 use core::arch::aarch64::*;
 
 /// Bytes of four registers: the look-ups that add up in bytes.
 const STEP: usize = 4 * GROUP_BYTES;
+
+/// Sixteen bytes in a plain loop are one NEON register: the reference it is.
+pub(super) use crate::arch::scalar_codes::fill_table;
 
 /// See [`crate::Kernels::block_bounds`].
 pub(super) fn block_bounds(
@@ -106,10 +110,10 @@ unsafe fn chunk_sums(
 }
 
 /// See [`crate::Kernels::row_sums`].
-pub(super) fn row_sums(planes: &[u64], negative: &[u64], codes: &[u8], sums: &mut [u32]) {
-    let words = assert_rows(planes, negative, codes, sums);
+pub(super) fn row_sums(table: &LookupTable, codes: &[u8], sums: &mut [u32]) {
+    let words = assert_rows(table, codes, sums);
     // SAFETY: as `block_bounds`.
-    unsafe { sums_of(planes, negative, codes, words, sums) }
+    unsafe { sums_of(table.planes(), table.negative(), codes, words, sums) }
 }
 
 #[target_feature(enable = "neon")]

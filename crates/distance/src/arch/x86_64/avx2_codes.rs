@@ -5,12 +5,59 @@
 
 use crate::arch::scalar_codes::row_sum;
 use crate::codes::{
-    BLOCK_FACTOR_BYTES, BLOCK_ROWS, CHUNK_GROUPS, GROUP_BYTES, Line, assert_block, assert_rows,
+    BLOCK_FACTOR_BYTES, BLOCK_ROWS, CHUNK_GROUPS, GROUP_BYTES, Line, PATTERNS, assert_block,
+    assert_rows, assert_table,
 };
+use crate::table::LookupTable;
 use core::arch::x86_64::*;
 
 /// Bytes of four registers: the look-ups that add up in bytes.
 const STEP: usize = 128;
+
+/// PLACES[i]: for every byte of a table's register, dimension i of its group.
+static PLACES: [[u8; 32]; 4] = {
+    let mut places = [[0; 32]; 4];
+    let mut at = 0;
+    while at < 4 * 32 {
+        let byte = at % 32;
+        places[at / 32][byte] = (byte / GROUP_BYTES * 4 + at / 32) as u8;
+        at += 1;
+    }
+    places
+};
+
+/// The table of [`crate::LookupTable`], two groups a turn: a shuffle gives all sixteen
+/// bytes of a group the magnitude of its dimension i.
+pub(super) fn fill_table(magnitudes: &[u8], flips: &[u8], table: &mut [u8]) {
+    assert_table(magnitudes, flips, table);
+    // SAFETY: as `block_bounds`; the shapes were asserted.
+    unsafe { fill(magnitudes, flips, table) }
+}
+
+#[target_feature(enable = "avx2")]
+unsafe fn fill(magnitudes: &[u8], flips: &[u8], table: &mut [u8]) {
+    // SAFETY: 8 dimensions lie at `at` of `magnitudes` and `flips`, their
+    // 32 bytes at 4 · at of `table`.
+    unsafe {
+        for at in (0..magnitudes.len()).step_by(8) {
+            let spread = |from: *const u8| _mm256_set1_epi64x(from.cast::<i64>().read_unaligned());
+            let (m, flip) = (
+                spread(magnitudes.as_ptr().add(at)),
+                spread(flips.as_ptr().add(at)),
+            );
+            let mut entries = _mm256_setzero_si256();
+            for i in 0..4 {
+                let place = _mm256_loadu_si256(PLACES[i].as_ptr().cast());
+                let pattern =
+                    _mm256_broadcastsi128_si256(_mm_loadu_si128(PATTERNS[i].as_ptr().cast()));
+                let counted = _mm256_xor_si256(pattern, _mm256_shuffle_epi8(flip, place));
+                let share = _mm256_and_si256(counted, _mm256_shuffle_epi8(m, place));
+                entries = _mm256_add_epi8(entries, share);
+            }
+            _mm256_storeu_si256(table.as_mut_ptr().add(4 * at).cast(), entries);
+        }
+    }
+}
 
 /// See [`crate::Kernels::block_bounds`].
 pub(super) fn block_bounds(
@@ -128,19 +175,18 @@ fn halves(wide: __m256i) -> __m128i {
 }
 
 /// See [`crate::Kernels::row_sums`].
-pub(super) fn row_sums(planes: &[u64], negative: &[u64], codes: &[u8], sums: &mut [u32]) {
-    let words = assert_rows(planes, negative, codes, sums);
+pub(super) fn row_sums(table: &LookupTable, codes: &[u8], sums: &mut [u32]) {
+    let words = assert_rows(table, codes, sums);
     if words == 0 {
         return sums.fill(0);
     }
-    // SAFETY: as `block_bounds`; every CPU with AVX2 has popcnt, and
-    // `kernels_named` asks for it.
-    unsafe { sums_of(planes, negative, codes, words, sums) }
+    // SAFETY: as `block_bounds`; `kernels_named` asks for popcnt too.
+    unsafe { sums_of(table, codes, words, sums) }
 }
 
 #[target_feature(enable = "popcnt")]
-fn sums_of(planes: &[u64], negative: &[u64], codes: &[u8], words: usize, sums: &mut [u32]) {
+fn sums_of(table: &LookupTable, codes: &[u8], words: usize, sums: &mut [u32]) {
     for (sum, code) in sums.iter_mut().zip(codes.chunks_exact(8 * words)) {
-        *sum = row_sum(planes, negative, code);
+        *sum = row_sum(table.planes(), table.negative(), code);
     }
 }
