@@ -47,16 +47,6 @@ impl SegmentReader {
         Ok(values)
     }
 
-    /// Whether all these rows are in memory: then [`SegmentReader::rows_of`] reads nothing.
-    pub fn holds_rows(&self, ordinals: impl IntoIterator<Item = u32>) -> bool {
-        let (cache, id) = (&self.0.cache, self.0.meta.id);
-        ordinals.into_iter().all(|ordinal| {
-            let block = self.block_of(ordinal);
-            block.is_some_and(|block| cache.peek_block(id, block as u32).is_some())
-                || cache.held_page(id, Part::Row, ordinal).is_some()
-        })
-    }
-
     fn copy_held(&self, ordinal: u32, values: &mut [f32]) -> bool {
         let (cache, id) = (&self.0.cache, self.0.meta.id);
         let block = self.block_of(ordinal);

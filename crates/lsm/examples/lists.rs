@@ -1,0 +1,336 @@
+//! Search through lists in the whole engine; prints JSON.
+//!
+//! Builds a clustered collection in a temporary directory: a first part without centroids,
+//! a training, rewrites, and the rest by flushes. Then times single-query searches by default
+//! and exact ones, many segments and one, warm and cold, and compares their answers.
+//!
+//! `cargo run --profile fast -p vexlake-lsm --example lists -- [--rows n] [--dim n] [--queries n] [--segment n]`
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use vexlake_lsm::append::{Batch, OnBad};
+use vexlake_lsm::{
+    Incarnation, Lake, LakeOptions, MergeOptions, NewSource, Policy, Schema, Scope, Search,
+};
+use vexlake_manifest::{Author, Context, system_clock};
+use vexlake_store::StoreConfig;
+
+/// Rows of one append, as a fetch brings them.
+const ROWS_PER_BATCH: usize = 4096;
+/// Results per query.
+const K: usize = 10;
+/// Rows of a cluster.
+const CLUSTER_ROWS: usize = 500;
+/// Directions in which a cluster spreads.
+const SPREAD_DIMS: usize = 24;
+
+type Failure = Box<dyn std::error::Error>;
+
+fn option(name: &str, default: usize) -> usize {
+    let args: Vec<String> = std::env::args().collect();
+    let at = args.iter().position(|arg| arg == name);
+    at.and_then(|at| args.get(at + 1))
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
+}
+
+fn main() -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    println!("{{{}}}", runtime.block_on(measure())?.join(", "));
+    Ok(())
+}
+
+async fn open(folder: &std::path::Path, cache_bytes: usize) -> Result<Arc<Lake>, Failure> {
+    let opened = Lake::open(LakeOptions {
+        store: StoreConfig::at(folder.join("lake").display().to_string()),
+        author: Author {
+            role: "bench".into(),
+            instance: "lists".into(),
+        },
+        spool: folder.join("spool"),
+        cache_bytes,
+        components: Context::new(system_clock()),
+        search_threads: 0,
+    });
+    Ok(opened.await?)
+}
+
+async fn measure() -> Result<Vec<String>, Failure> {
+    let (rows, dim) = (option("--rows", 200_000), option("--dim", 768));
+    let (queries, segment) = (option("--queries", 300), option("--segment", 20_000));
+    let folder = tempfile::tempdir()?;
+    let lake = open(folder.path(), 2 * rows * dim * 4).await?;
+    let schema = Schema {
+        dim: dim as u32,
+        metric: "cosine".into(),
+        format: "f32".into(),
+    };
+    let source = NewSource {
+        kind: "local".into(),
+        cluster: "bench".into(),
+        topic: "bench".into(),
+        starts: BTreeMap::from([(0, 0)]),
+    };
+    let id = lake.create(0, "bench", schema, source).await?;
+    let incarnation = lake.incarnation(id).await?;
+    let data = Clusters::new(rows.div_ceil(CLUSTER_ROWS), dim);
+    let mut lines = vec![format!("\"rows\": {rows}, \"dim\": {dim}")];
+
+    let half = rows / 2;
+    let (started, mut flushing) = (Instant::now(), 0.0);
+    append(&incarnation, &data, 0..half, segment, &mut flushing).await?;
+    lines.push(format!("\"flushFlatSeconds\": {flushing:.2}"));
+    let policy = Policy {
+        fan_in: usize::MAX,
+        ..Policy::default()
+    };
+    let plan = incarnation.plan(&policy);
+    let training = plan.first().ok_or("no training was planned")?;
+    let (options, never) = (MergeOptions::default(), AtomicBool::new(false));
+    let training_began = Instant::now();
+    incarnation.run(training, &options, &never, &|_| {}).await?;
+    let seconds = training_began.elapsed().as_secs_f64();
+    lines.push(format!(
+        "\"lists\": {}, \"trainSeconds\": {seconds:.2}",
+        training.lists
+    ));
+    let rewriting = Instant::now();
+    for spec in incarnation.plan(&policy) {
+        incarnation.run(&spec, &options, &never, &|_| {}).await?;
+    }
+    let seconds = rewriting.elapsed().as_secs_f64();
+    lines.push(format!("\"rewriteSeconds\": {seconds:.2}"));
+    flushing = 0.0;
+    append(&incarnation, &data, half..rows, segment, &mut flushing).await?;
+    lines.push(format!(
+        "\"flushListedSeconds\": {flushing:.2}, \"loadSeconds\": {:.2}",
+        started.elapsed().as_secs_f64()
+    ));
+    let asked: Vec<Vec<f32>> = (0..queries).map(|n| data.row(rows + 7 * n)).collect();
+    lines.push(format!(
+        "\"many\": {{{}}}",
+        searches(&incarnation, &asked).await?
+    ));
+    let inputs = incarnation.snapshot().segments.keys().copied().collect();
+    let merge = vexlake_lsm::Spec {
+        id: "all".into(),
+        kind: "merge".into(),
+        inputs,
+        lists: 0,
+        replaces: None,
+        ..training.clone()
+    };
+    let merging = Instant::now();
+    incarnation.run(&merge, &options, &never, &|_| {}).await?;
+    let seconds = merging.elapsed().as_secs_f64();
+    lines.push(format!("\"mergeSeconds\": {seconds:.2}"));
+    lines.push(format!(
+        "\"one\": {{{}}}",
+        searches(&incarnation, &asked).await?
+    ));
+    drop((incarnation, lake));
+
+    let lake = open(folder.path(), 2 * rows * dim * 4).await?;
+    let incarnation = lake.incarnation(id).await?;
+    let began = Instant::now();
+    let answers = incarnation
+        .search(&[query(&asked[0], false)], Scope::Fresh)
+        .await?;
+    lines.push(format!(
+        "\"cold\": {{\"millis\": {:.2}, \"rounds\": {}, \"requests\": {}, \"bytes\": {}}}",
+        began.elapsed().as_secs_f64() * 1e3,
+        answers.rounds,
+        answers.reads.requests,
+        answers.reads.bytes
+    ));
+    Ok(lines)
+}
+
+fn query(vector: &[f32], truth: bool) -> Search {
+    Search {
+        vector: vector.to_vec(),
+        k: K,
+        score_min: None,
+        with_attrs: false,
+        effort: None,
+        truth,
+    }
+}
+
+/// Recall and times over all queries, the second time each is asked.
+async fn searches(incarnation: &Arc<Incarnation>, asked: &[Vec<f32>]) -> Result<String, Failure> {
+    let (mut found, mut micros, mut exact, mut scanned) = (0, vec![], vec![], 0);
+    let (mut reranked, mut waves, mut cold) = (0, 0, vec![]);
+    for vector in asked {
+        let mut ids = vec![];
+        // Lists first: an exact search brings every vector into the cache.
+        for turn in [0, 1] {
+            let began = Instant::now();
+            let answers = incarnation
+                .search(&[query(vector, false)], Scope::Fresh)
+                .await?;
+            let took = began.elapsed().as_secs_f64() * 1e6;
+            if turn == 0 {
+                cold.push(took);
+                continue;
+            }
+            micros.push(took);
+            scanned += answers.costs[0].rows_scanned;
+            reranked += answers.costs[0].rows_reranked;
+            waves += answers.costs[0].waves;
+            ids = answers.hits[0].iter().map(|hit| hit.id.clone()).collect();
+        }
+        let began = Instant::now();
+        let truth = incarnation
+            .search(&[query(vector, true)], Scope::Fresh)
+            .await?;
+        exact.push(began.elapsed().as_secs_f64() * 1e6);
+        found += truth.hits[0]
+            .iter()
+            .filter(|hit| ids.contains(&hit.id))
+            .count();
+    }
+    let at = |times: &mut Vec<f64>, share: f64| {
+        times.sort_by(f64::total_cmp);
+        times[((times.len() - 1) as f64 * share) as usize]
+    };
+    let snapshot = incarnation.snapshot();
+    let memory: usize = snapshot
+        .segments
+        .values()
+        .map(|view| view.reader.memory_bytes())
+        .sum();
+    let codes: u64 = snapshot
+        .segments
+        .values()
+        .filter_map(|view| Some(view.reader.lists()?.bytes()))
+        .sum();
+    let count = asked.len() as f64;
+    Ok(format!(
+        "\"segments\": {}, \"recall\": {:.4}, \"p50Micros\": {:.0}, \"p99Micros\": {:.0}, \"firstP50Micros\": {:.0}, \
+         \"truthP50Micros\": {:.0}, \"scanned\": {:.0}, \"reranked\": {:.1}, \"waves\": {:.2}, \
+         \"residentBytesPerRow\": {:.1}, \"codeBytesPerRow\": {:.1}",
+        snapshot.segments.len(),
+        f64::from(found as u32) / (count * K as f64),
+        at(&mut micros, 0.5),
+        at(&mut micros, 0.99),
+        at(&mut cold, 0.5),
+        at(&mut exact, 0.5),
+        scanned as f64 / count,
+        reranked as f64 / count,
+        waves as f64 / count,
+        memory as f64 / snapshot.live_rows as f64,
+        codes as f64 / snapshot.live_rows as f64,
+    ))
+}
+
+/// Appends rows and flushes every `segment` of them; adds up the time of flushes.
+async fn append(
+    incarnation: &Incarnation,
+    data: &Clusters,
+    rows: std::ops::Range<usize>,
+    segment: usize,
+    flushing: &mut f64,
+) -> Result<(), Failure> {
+    for from in rows.clone().step_by(ROWS_PER_BATCH.min(segment)) {
+        let to = rows.end.min(from + ROWS_PER_BATCH.min(segment));
+        let (buffer, table) = data.batch(from..to);
+        let batch = Batch {
+            source: 0,
+            partition: 0,
+            from: from as u64,
+            to: to as u64,
+            buffers: &[&buffer],
+            table: &table,
+            format: None,
+            on_bad: OnBad::Fail,
+        };
+        incarnation.append(&batch).await?;
+        if to / segment > from / segment || to == rows.end {
+            let began = Instant::now();
+            incarnation.flush().await?;
+            *flushing += began.elapsed().as_secs_f64();
+        }
+    }
+    Ok(())
+}
+
+/// Clusters that spread in a few directions each, as embeddings do.
+struct Clusters {
+    dim: usize,
+    centres: Vec<f32>,
+    directions: Vec<f32>,
+}
+
+impl Clusters {
+    fn new(count: usize, dim: usize) -> Self {
+        let mut state = 0x1234_5678_9abc_def1;
+        let floats = |count: usize, state: &mut u64| (0..count).map(|_| normal(state)).collect();
+        Self {
+            dim,
+            centres: floats(count * dim, &mut state),
+            directions: floats(SPREAD_DIMS * dim * 8, &mut state),
+        }
+    }
+
+    fn row(&self, n: usize) -> Vec<f32> {
+        let mut state = (n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        normal(&mut state);
+        let clusters = self.centres.len() / self.dim;
+        let cluster = (state >> 20) as usize % clusters;
+        let centre = &self.centres[cluster * self.dim..][..self.dim];
+        let directions = &self.directions[cluster % 8 * SPREAD_DIMS * self.dim..];
+        let mut row: Vec<f32> = centre
+            .iter()
+            .map(|x| x + 0.25 * normal(&mut state))
+            .collect();
+        for direction in directions.chunks_exact(self.dim).take(SPREAD_DIMS) {
+            let step = 0.2 * normal(&mut state);
+            row.iter_mut()
+                .zip(direction)
+                .for_each(|(x, d)| *x += step * d);
+        }
+        row
+    }
+
+    /// Keys and vectors in one buffer, and the table of schemas/records.md that points into it.
+    fn batch(&self, rows: std::ops::Range<usize>) -> (Vec<u8>, Vec<u8>) {
+        let (mut buffer, mut table) = (Vec::new(), Vec::new());
+        for row in rows {
+            let key = buffer.len();
+            buffer.extend_from_slice(format!("key-{row}").as_bytes());
+            let value = buffer.len();
+            for float in self.row(row) {
+                buffer.extend_from_slice(&float.to_le_bytes());
+            }
+            table.extend_from_slice(&(row as i64).to_le_bytes());
+            table.extend_from_slice(&(row as i64).to_le_bytes());
+            for (start, end) in [(key, value), (value, buffer.len())] {
+                for word in [0, start as u32, (end - start) as u32] {
+                    table.extend_from_slice(&word.to_le_bytes());
+                }
+            }
+            for word in [u32::MAX, 0, 0].into_iter().cycle().take(15) {
+                table.extend_from_slice(&word.to_le_bytes());
+            }
+        }
+        (buffer, table)
+    }
+}
+
+/// A number of about the normal distribution: the sum of twelve uniform ones, less six.
+fn normal(state: &mut u64) -> f32 {
+    let mut sum = -6.0;
+    for _ in 0..12 {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        sum += (*state >> 40) as f32 / (1u32 << 24) as f32;
+    }
+    sum
+}
