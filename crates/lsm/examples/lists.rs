@@ -74,6 +74,7 @@ async fn measure() -> Result<Vec<String>, Failure> {
         kind: "local".into(),
         cluster: "bench".into(),
         topic: "bench".into(),
+        compacted: false,
         starts: BTreeMap::from([(0, 0)]),
     };
     let id = lake.create(0, "bench", schema, source).await?;
