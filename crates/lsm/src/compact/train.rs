@@ -157,7 +157,8 @@ impl Incarnation {
         )))
     }
 
-    /// Vectors of every n-th visible row; `None` when cancelled.
+    /// Vectors of one in n visible rows; `None` when cancelled. Drawn by a hash and not
+    /// counted off: producers take turns, and every n-th row may well be every n-th topic.
     async fn sample(
         &self,
         views: &[&SegmentView],
@@ -170,16 +171,14 @@ impl Incarnation {
         let wanted = (lists as u64 * SAMPLE_ROWS_PER_LIST)
             .min(fit)
             .clamp(1, rows);
-        let step = rows.div_ceil(wanted) as usize;
+        let one_in = rows.div_ceil(wanted);
         let mut pace = Pace::new(options.bytes_per_second_max);
         let mut sample = Vec::with_capacity((wanted * row_bytes / 4) as usize);
-        let mut skipped = 0;
         for view in views {
             let visible = (0..view.reader.rows()).filter(|row| !view.shadow.contains(*row));
-            let chosen: Vec<u32> = visible.skip(skipped).step_by(step).collect();
-            // Goes on where the last segment ended, so that small ones are sampled too.
-            let taken = skipped + chosen.len() * step;
-            skipped = taken.saturating_sub(view.live_rows as usize);
+            let segment = u128::from(view.id()) as u64;
+            let drawn = |row: &u32| mixed(segment ^ u64::from(*row)).is_multiple_of(one_in);
+            let chosen: Vec<u32> = visible.filter(drawn).collect();
             for part in chosen.chunks(READ_ROWS) {
                 if cancelled.load(Ordering::Relaxed) {
                     return Ok(None);
@@ -229,6 +228,13 @@ impl Incarnation {
         let now = self.follow().await?;
         Ok(spec.inputs.iter().any(|id| !now.segments.contains_key(id)))
     }
+}
+
+/// The finalizer of splitmix64 (Steele, Lea, Flood 2014): neighbours become unrelated.
+fn mixed(word: u64) -> u64 {
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
 }
 
 #[cfg(test)]

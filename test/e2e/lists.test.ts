@@ -1,0 +1,121 @@
+/*
+ * A collection that grows past the number of rows from which lists pay: the planner has its centroids
+ * trained and its segments rewritten, and searches go through lists and find what the exact scan finds.
+ * One `vexlake up` on the local log.
+ */
+import type { Redis } from "ioredis";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { startVexlake, type Vexlake, vexlakeJson } from "../harness/processes.ts";
+import { floatBytes, seeded } from "../harness/records.ts";
+import { temporaryFolder } from "../harness/services.ts";
+import { call, redisOf } from "./client.ts";
+
+/** Above TRAIN_ROWS_MIN of crates/lsm/src/compact/plan.rs. */
+const ROWS = 21_000;
+const DIM = 24;
+const CLUSTERS = 150;
+const QUERIES = 200;
+const K = 10;
+/** What `EF` left alone promises. */
+const RECALL_MIN = 0.98;
+/** A training, rewrites of what has no lists yet, and merges: what is due ends well before. */
+const PLANS_MAX = 12;
+const PIPELINE = 1_000;
+
+const folder = temporaryFolder("vexlake-lists-");
+let node: Vexlake;
+let redis: Redis;
+
+beforeAll(async () => {
+  const config = { log: { kind: "local" }, query: { resp: "127.0.0.1:0", http: "127.0.0.1:0" } };
+  node = await startVexlake("up", { dir: folder.path, config });
+  redis = redisOf(node);
+});
+
+afterAll(async () => {
+  redis.disconnect();
+  await node.stop();
+  folder.remove();
+});
+
+interface Plan {
+  specs: { kind: string; reason: string }[];
+  outcomes: { status: string }[];
+}
+
+const random = seeded(17);
+const centres = Array.from({ length: CLUSTERS }, () => Array.from({ length: DIM }, () => random() - 0.5));
+
+function near(cluster: number): Float32Array {
+  return Float32Array.from(centres[cluster % CLUSTERS] as number[], (x) => x + 0.3 * (random() - 0.5));
+}
+
+async function add(from: number, to: number): Promise<void> {
+  for (let at = from; at < to; at += PIPELINE) {
+    const pipeline = redis.pipeline();
+    for (let row = at; row < Math.min(to, at + PIPELINE); row++) {
+      pipeline.call("VADD", "grown", "FP32", floatBytes(near(row)), `row-${row}`);
+    }
+    for (const [error] of (await pipeline.exec()) ?? []) if (error) throw error;
+  }
+}
+
+async function nearest(query: Buffer, ...options: string[]): Promise<string[]> {
+  return (await redis.call("VSIM", "grown", "FP32", query, "COUNT", String(K), ...options)) as string[];
+}
+
+async function recallOf(...options: string[]): Promise<number> {
+  let found = 0;
+  for (let i = 0; i < QUERIES; i++) {
+    const query = floatBytes(near(i * 7));
+    const truth = new Set(await nearest(query, "TRUTH"));
+    found += (await nearest(query, ...options)).filter((id) => truth.has(id)).length;
+  }
+  return found / (QUERIES * K);
+}
+
+describe("a collection that has grown", () => {
+  it("should be trained by the plan, and then be searched through lists with the recall promised", async () => {
+    await add(0, ROWS);
+    await call(node, "POST", "/api/v1/flush?collection=grown");
+    const done: Plan["specs"] = [];
+    for (let round = 0; round < PLANS_MAX; round++) {
+      const { specs, outcomes } = await vexlakeJson<Plan>([
+        "compact",
+        "grown",
+        "--data-dir",
+        node.dataDir,
+        "--json",
+      ]);
+      // The node's own compactor works on the same plan: whoever is second is superseded.
+      for (const { status } of outcomes) expect(["done", "superseded"]).toContain(status);
+      done.push(...specs);
+      if (specs.length === 0 && round > 0) break;
+    }
+    const lsm = await vexlakeJson<Record<string, unknown>>([
+      "lsm",
+      "grown",
+      "--data-dir",
+      node.dataDir,
+      "--json",
+    ]);
+    expect(JSON.stringify(lsm)).toContain('"centroids"');
+
+    expect(await recallOf()).toBeGreaterThanOrEqual(RECALL_MIN);
+    // Far more effort than the default looks at every list; ties apart it is the truth.
+    expect(await recallOf("EF", "100000")).toBeGreaterThanOrEqual(0.999);
+    expect(await recallOf("EF", "1")).toBeLessThan(1);
+  });
+
+  it("should find at once what is written, and nothing that is deleted, beside the lists", async () => {
+    const query = floatBytes(near(3));
+    const [first, second] = await nearest(query, "TRUTH");
+    await redis.call("VREM", "grown", first as string);
+    expect(await nearest(query)).not.toContain(first);
+    expect((await nearest(query))[0]).toBe(second);
+    await redis.call("VADD", "grown", "FP32", query, "fresh");
+    expect((await nearest(query))[0]).toBe("fresh");
+    await call(node, "POST", "/api/v1/flush?collection=grown");
+    expect((await nearest(query)).slice(0, 2)).toEqual(["fresh", second]);
+  });
+});
