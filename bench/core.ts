@@ -23,9 +23,30 @@ const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const PEERS = fileURLToPath(new URL("peers/", import.meta.url));
 /** What the sets are made of is in `generate`; lists and the sweep are what was found best for each. */
 const SETS: Record<string, { dim: number; metric: string; settings: string[] }> = {
-  a: { dim: 768, metric: "cosine", settings: sweep(1024, 10, 100_000, "16,24,28,32,34,36,40,48,64", "2") },
-  b: { dim: 128, metric: "cosine", settings: sweep(4096, 10, 400_000, "24,32,38,42,46,54,64,90", "2") },
-  hard: { dim: 768, metric: "l2", settings: sweep(1024, 8, 100_000, "60,80,100,110,120,140,160", "2.5") },
+  a: {
+    dim: 768,
+    metric: "cosine",
+    settings: ["lists=1024", "rounds=8", "sample=200000", "rerank=100", "wave=32", "wave2=16"].concat(
+      "confidence=2",
+      "probes=16,24,30,32,34,36,38,42,48,64",
+    ),
+  },
+  b: {
+    dim: 128,
+    metric: "cosine",
+    settings: ["lists=4096", "rounds=8", "sample=400000", "rerank=300", "wave=48", "wave2=32"].concat(
+      "confidence=2",
+      "probes=24,32,38,42,46,54,64,90",
+    ),
+  },
+  hard: {
+    dim: 768,
+    metric: "l2",
+    settings: ["lists=1024", "rounds=8", "sample=200000", "rerank=300", "wave=48", "wave2=32"].concat(
+      "confidence=2.5",
+      "probes=60,80,90,100,110,120,140",
+    ),
+  },
 };
 
 interface Line {
@@ -75,16 +96,6 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
     measured[name] = summed(found[0] as Record<string, unknown>, found, recall);
   }
   return { set: values.set, recall, difficulty, ratios: ratios(measured), measured };
-}
-
-function sweep(lists: number, rounds: number, sample: number, probes: string, confidence: string): string[] {
-  return [
-    `lists=${lists}`,
-    `rounds=${rounds}`,
-    `sample=${sample}`,
-    `probes=${probes}`,
-    `confidence=${confidence}`,
-  ];
 }
 
 function summed(build: Record<string, unknown>, all: Record<string, unknown>[], recall: number): Measured {

@@ -232,7 +232,8 @@ describe("processes", () => {
     const found = leftover("left", child.pidFile, child.logFile);
     expect(found?.record).toMatchObject({ pid: child.pid, port: 7 });
     expect(await found?.stop()).toBe(true);
-    expect(child.alive()).toBe(false);
+    // Gone as a process; that it was our child is told to us a little later.
+    await expect.poll(() => child.alive()).toBe(false);
     expect(leftover("left", child.pidFile, child.logFile)).toBeUndefined();
   });
 
