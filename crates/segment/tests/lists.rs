@@ -171,7 +171,10 @@ async fn should_keep_single_rows_and_take_those_of_blocks_in_memory() {
     // Four rows and two pages of checksums once; the same four from memory.
     assert_eq!((reads.loaded, reads.held), (4 + 2, 4));
     assert!(segment.holds_rows(wanted) && !segment.holds_rows([5]));
-    segment.block(0).await.expect("a block");
+    segment
+        .block(0, &ReadCounts::default())
+        .await
+        .expect("a block");
     assert!(segment.holds_rows([5, 6]));
     let beyond = segment
         .rows_of(&[600], &counts)
