@@ -137,14 +137,23 @@ export interface SearchRequest {
   effort?: number;
   /** Compare every row. */
   truth?: boolean;
+  /** Search alone, whatever the group, and say where the time went. */
+  explain?: boolean;
 }
 
 /** What a search took: up to `waves` of this request, the rest of all requests in its group. */
 export interface SearchCost {
+  /** Segments searched through lists, compared row by row, and of deletes alone. */
+  segmentsListed: number;
+  segmentsExact: number;
+  segmentsWithoutRows: number;
+  /** Versions of centroids that the lists belong to. */
+  centroids: number;
   /** Lists of codes; 0 where everything was compared exactly. */
   lists: number;
-  /** Rows compared, by code or exactly. */
+  /** Rows compared, by code or exactly, and those of them that lay in memtables. */
   rowsScanned: number;
+  memtableRows: number;
   /** Rows found by code and then compared exactly, and in how many waves. */
   rowsReranked: number;
   waves: number;
@@ -155,6 +164,23 @@ export interface SearchCost {
   pagesRead: number;
   requests: number;
   bytesRead: number;
+}
+
+/** Microseconds of an explained search; what is between the stages is in the total alone. */
+export interface SearchStages {
+  /** Fixing the view, opening an older version for it, and scanning its memtables. */
+  feed: number;
+  /** Choosing lists and reading their pages. */
+  lists: number;
+  /** Scanning codes. */
+  codes: number;
+  /** Reading vectors of candidates and comparing them. */
+  rerank: number;
+  /** Reading and scanning what is compared row by row. */
+  exact: number;
+  /** Reading ids and attributes. */
+  names: number;
+  total: number;
 }
 
 /** Packed: id i is `ids[idEnds[i - 1] ?? 0 .. idEnds[i]]`; attributes likewise, empty = none. */
@@ -168,6 +194,8 @@ export interface SearchReply {
   version: bigint;
   rowsScanned: number;
   cost?: SearchCost;
+  /** Of a request with `explain`. */
+  stages?: SearchStages;
   error?: { code: ErrorCode; message: string };
 }
 

@@ -34,7 +34,9 @@ export const OPTIONS: Option[] = [
     help: "collection create: f32, protobuf, json; files: list, json, duckdb",
   },
   { flag: "from", value: "<where>", help: "collection create, replay: earliest, latest, a time, p:offset,…" },
-  { flag: "count", value: "<n>", help: "search: results" },
+  { flag: "count", value: "<n>", help: "search, explain, bench: results" },
+  { flag: "ef", value: "<n>", help: "explain: effort (default 100)" },
+  { flag: "truth", help: "explain: compare every row" },
   { flag: "topic", value: "<name>", help: "source switch: the topic to go on with" },
   {
     flag: "without-epoch",

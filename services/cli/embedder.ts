@@ -6,6 +6,7 @@
  */
 import { spawn } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { VexError } from "../common/process/error.ts";
 
@@ -40,6 +41,17 @@ export async function runEmbedder(args: string[], input = ""): Promise<Buffer> {
   });
   if (code === 0) return Buffer.concat(chunks);
   throw new VexError("INTERNAL", `${path} ${args.join(" ")} ended with ${code}: ${complaint.trim()}`);
+}
+
+/** A query as VSIM takes it: `[0.1, …]` as numbers that stay text, anything else through the sample's model. */
+export async function vectorWords(dataDir: string, query: string): Promise<(string | Buffer)[]> {
+  if (query.trimStart().startsWith("[")) {
+    const inner = query.trim().replace(/^\[|\]$/g, "");
+    const components = inner.split(",").map((part) => part.trim());
+    return ["VALUES", String(components.length), ...components];
+  }
+  const [vector] = await embedTexts(join(dataDir, "sample", "model.bin"), [query]);
+  return ["FP32", vector as Buffer];
 }
 
 /** One vector per text. */

@@ -87,6 +87,13 @@ export const COMMANDS: readonly Entry[] = [
     load: () => import("./commands/search.ts"),
   },
   {
+    word: "explain",
+    help: "<collection> <text or [vector]>: what that search takes",
+    takes: ["db", "count", "ef", "truth", "port"],
+    words: 2,
+    load: () => import("./commands/explain.ts"),
+  },
+  {
     word: "files",
     help: "<collection> --format list|json|duckdb",
     takes: ["db", "format"],

@@ -4,6 +4,7 @@
  * table ("unknown" for the rest), codes from the error table.
  */
 import { Counter, Gauge, Histogram, type Registry } from "prom-client";
+import type { SearchReply } from "./core.ts";
 import { FLIP_OUTCOMES, type Flip } from "./flips.ts";
 
 /** 50 µs to 10 s: a scan of a small collection takes 100 µs, a cold query over S3 some hundred ms. */
@@ -34,6 +35,9 @@ export class QueryMetrics {
   connectionsTotal = 0;
   bytesIn = 0;
   bytesOut = 0;
+  rowsScanned = 0;
+  rowsReranked = 0;
+  listsProbed = 0;
 
   constructor(
     registry: Registry,
@@ -79,6 +83,12 @@ export class QueryMetrics {
     counter(registry, "vexlake_resp_sent_bytes_total", "bytes written to RESP clients", () => this.bytesOut);
     const accepted = "RESP connections since the start";
     counter(registry, "vexlake_connections_accepted_total", accepted, () => this.connectionsTotal);
+    const scanned = "rows that searches compared, by code or exactly";
+    counter(registry, "vexlake_query_rows_scanned_total", scanned, () => this.rowsScanned);
+    const reranked = "rows that searches found by code and then compared exactly";
+    counter(registry, "vexlake_query_rows_reranked_total", reranked, () => this.rowsReranked);
+    const probed = "lists of codes that searches looked at, those of all segments counted";
+    counter(registry, "vexlake_query_lists_probed_total", probed, () => this.listsProbed);
   }
 
   /** One command has been answered; `code` is OK or the first word of its error. */
@@ -95,6 +105,13 @@ export class QueryMetrics {
       children.outcomes.set(code, outcome);
     }
     outcome.inc();
+  }
+
+  /** A search has been answered. */
+  searched(cost: NonNullable<SearchReply["cost"]>): void {
+    this.rowsScanned += cost.rowsScanned;
+    this.rowsReranked += cost.rowsReranked;
+    this.listsProbed += cost.lists;
   }
 
   /** A name answers from what was promoted. */

@@ -137,6 +137,33 @@ describe("which lake a command acts on", () => {
   });
 });
 
+describe("explain", () => {
+  it("should say what a search of the running lake takes, for programs and for people", async () => {
+    const ask = inOpen("explain", "docs", "[1, 0]", "--count", "3", "--ef", "200");
+    const explained = await vexlakeJson<Record<string, number | string>>(ask);
+    expect(explained).toMatchObject({ scope: "fresh", results: 1, lists: 0, "memtable-rows": 1 });
+    expect(explained["us-total"]).toBeGreaterThan(0);
+    const { code, stdout } = await vexlake(inOpen("explain", "docs", "[1, 0]", "--truth"));
+    expect(code).toBe(0);
+    expect(stdout).toContain("fresh: 1 results\n");
+    expect(stdout).toMatch(/^rows scanned +1$/m);
+    expect(stdout).toMatch(/^the whole search +\d+$/m);
+  });
+
+  it("should refuse what is not a query, an effort or a collection", async () => {
+    const refused: [words: string[], says: string][] = [
+      [["explain", "docs"], "<text or [vector]> is missing"],
+      [["explain", "docs", "[1, 0]", "--ef", "0"], "--ef is a whole number from 1 to 1000000"],
+      [["explain", "docs", "[1, 0, 0]"], "got 3 but set has 2"],
+      [["explain", "nope", "[1, 0]"], "key does not exist"],
+    ];
+    for (const [words, says] of refused) {
+      const { code, stderr } = await vexlake(inOpen(...words));
+      expect([code, stderr]).toEqual([2, expect.stringContaining(says)]);
+    }
+  });
+});
+
 describe("how a command ends", () => {
   it("should say what the server refused, without a stack, as HTTP would", async () => {
     const { code, stderr } = await vexlake(inOpen("search", "docs", "[1, 0, 0]"));

@@ -15,6 +15,7 @@
 //! Hidden rows are masked during the scan, never removed afterwards, so k results
 //! come back whenever k records are live.
 
+mod cost;
 mod flat;
 mod listed;
 
@@ -30,6 +31,8 @@ use vexlake_distance::Metric;
 use vexlake_index::Query;
 use vexlake_segment::{ReadCounts, Reads};
 
+pub use self::cost::{Cost, Stages};
+use self::cost::{Stage, Watch};
 use self::flat::scan_feed;
 pub use self::listed::EF_DEFAULT;
 
@@ -93,30 +96,10 @@ pub struct Answers {
     pub rows_scanned: u64,
     /// Times that the group waited for the store.
     pub rounds: u64,
-    /// What the group read; attributes are not counted.
+    /// What the group read.
     pub reads: Reads,
-}
-
-/// What one query took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cost {
-    /// Lists of codes, those of all segments counted.
-    pub lists: u64,
-    /// Rows compared, by code or exactly.
-    pub rows_scanned: u64,
-    /// Rows found by code and then compared exactly.
-    pub rows_reranked: u64,
-    /// Waves of those.
-    pub waves: u64,
-}
-
-impl Cost {
-    fn add(&mut self, other: &Cost) {
-        self.lists += other.lists;
-        self.rows_scanned += other.rows_scanned;
-        self.rows_reranked += other.rows_reranked;
-        self.waves += other.waves;
-    }
+    /// Where the time went; only of an explained search.
+    pub stages: Option<Stages>,
 }
 
 /// Feed shadows by segment.
@@ -131,6 +114,7 @@ struct Group<'a> {
     shadows: &'a Shadows,
     reads: &'a ReadCounts,
     rounds: &'a AtomicU64,
+    watch: &'a Watch,
 }
 
 impl Group<'_> {
@@ -162,9 +146,22 @@ impl Incarnation {
     /// `INVALID` for a wrong dimension, a non-finite component or k out of range;
     /// `NOT_FOUND` for a version that is gone; read errors.
     pub async fn search(&self, queries: &[Search], scope: Scope) -> Result<Answers> {
+        self.search_timed(queries, scope, false).await
+    }
+
+    /// Answers one query as [`Incarnation::search`] does, alone and with times of its stages.
+    ///
+    /// # Errors
+    /// As a search.
+    pub async fn explain(&self, query: &Search, scope: Scope) -> Result<Answers> {
+        let alone = std::slice::from_ref(query);
+        self.search_timed(alone, scope, true).await
+    }
+
+    async fn search_timed(&self, queries: &[Search], scope: Scope, timed: bool) -> Result<Answers> {
         for _ in 0..VIEWS_MAX {
             let version = self.oldest_of(scope);
-            match self.search_view(queries, scope).await {
+            match self.search_view(queries, scope, Watch::new(timed)).await {
                 Err(error) => self.leave_swept(error, version).await?,
                 answered => return answered,
             }
@@ -180,7 +177,7 @@ impl Incarnation {
         }
     }
 
-    async fn search_view(&self, queries: &[Search], scope: Scope) -> Result<Answers> {
+    async fn search_view(&self, queries: &[Search], scope: Scope, watch: Watch) -> Result<Answers> {
         let schema = self.manifest.head().state.schema.clone();
         let metric = schema.metric();
         for query in queries {
@@ -190,8 +187,10 @@ impl Incarnation {
             .iter()
             .map(|q| Query::new(metric, &q.vector))
             .collect();
+        let lap = watch.stage(Stage::Feed);
         let (snapshot, shadows, mut found, mut costs) =
             self.begin(queries, &prepared, scope).await?;
+        drop(lap);
         let views: Vec<&SegmentView> = snapshot.segments.values().collect();
         let (reads, rounds) = (ReadCounts::default(), AtomicU64::new(0));
         let group = Group {
@@ -202,9 +201,16 @@ impl Incarnation {
             shadows: &shadows,
             reads: &reads,
             rounds: &rounds,
+            watch: &watch,
         };
+        let has_rows = |number: &usize| views[*number].reader.rows() > 0;
         let has_lists = |number: &usize| views[*number].reader.lists().is_some();
-        let (listed, flat): (Vec<usize>, Vec<usize>) = (0..views.len()).partition(has_lists);
+        let with_rows = (0..views.len()).filter(has_rows);
+        let (listed, flat): (Vec<usize>, Vec<usize>) = with_rows.partition(has_lists);
+        let without_rows = (views.len() - listed.len() - flat.len()) as u64;
+        costs
+            .iter_mut()
+            .for_each(|cost| cost.segments_without_rows = without_rows);
         let everybody: Vec<usize> = (0..queries.len()).collect();
         let by_code: Vec<usize> = everybody
             .iter()
@@ -226,10 +232,12 @@ impl Incarnation {
             };
             found[query].extend(rows.into_iter().map(place));
         }
+        let lap = watch.stage(Stage::Exact);
         for (scanning, segments) in [(&everybody, &flat), (&exact, &listed)] {
             let (tops, scanned) = self.scan_segments(&group, scanning, segments).await?;
             for (query, top) in scanning.iter().zip(tops) {
                 costs[*query].rows_scanned += scanned;
+                costs[*query].segments_exact += segments.len() as u64;
                 found[*query].extend(top.into_sorted().into_iter().map(|(key, id)| {
                     let place = Place::Segment {
                         number: (id >> 32) as usize,
@@ -239,7 +247,10 @@ impl Incarnation {
                 }));
             }
         }
+        drop(lap);
+        let lap = watch.stage(Stage::Names);
         let hits = finish(&group, metric, found).await?;
+        drop(lap);
         Ok(Answers {
             version: snapshot.version(),
             hits,
@@ -247,6 +258,7 @@ impl Incarnation {
             costs,
             rounds: rounds.into_inner(),
             reads: reads.read(),
+            stages: watch.read(),
         })
     }
 
@@ -265,9 +277,10 @@ impl Incarnation {
             Scope::Fresh => tokio::task::block_in_place(|| {
                 self.feed.read(|view| {
                     let per_query = |(query, prepared): (&Search, &Query<'_>)| {
-                        let (list, rows_scanned) = scan_feed(view, query, prepared);
+                        let (list, rows) = scan_feed(view, query, prepared);
                         let cost = Cost {
-                            rows_scanned,
+                            rows_scanned: rows,
+                            memtable_rows: rows,
                             ..Cost::default()
                         };
                         (list, cost)
@@ -353,7 +366,7 @@ async fn finish(
     let reads = winners.iter().map(|(number, winners)| async move {
         let reader = &group.views[*number].reader;
         let ids = reader.ids(&winners.rows, group.reads);
-        let attrs = reader.attrs(&winners.rows_with_attrs);
+        let attrs = reader.attrs(&winners.rows_with_attrs, group.reads);
         let (ids, attrs) = try_join(ids, attrs).await?;
         Ok::<_, Error>((*number, (ids.into_iter(), attrs.into_iter())))
     });

@@ -16,7 +16,7 @@ use roaring::RoaringBitmap;
 use ulid::Ulid;
 use vexlake_index::Centroids;
 use vexlake_manifest::Head;
-use vexlake_segment::{BlockCache, Position, SegmentReader};
+use vexlake_segment::{BlockCache, Position, ReadCounts, SegmentReader};
 use vexlake_store::Store;
 
 use crate::centroids;
@@ -210,13 +210,14 @@ impl Snapshot {
             by_segment.entry(location.segment).or_default().push(place);
         }
         let none: &[u32] = &[];
+        let uncounted = &ReadCounts::default();
         let reads = by_segment.into_iter().map(|(id, places)| async move {
             let reader = &self.segments[&id].reader;
             let rows: Vec<u32> = places.iter().map(|place| entries[*place].entry).collect();
             let of = |wanted: bool| if wanted { rows.as_slice() } else { none };
             let (vectors, attrs) = (
                 reader.vectors(of(want.vector)),
-                reader.attrs(of(want.attrs)),
+                reader.attrs(of(want.attrs), uncounted),
             );
             Ok::<_, Error>((places, try_join(vectors, attrs).await?))
         });

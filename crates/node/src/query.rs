@@ -41,6 +41,8 @@ pub struct SearchRequest {
     pub effort: Option<u32>,
     /// Whether to compare every row.
     pub truth: Option<bool>,
+    /// Whether to search alone and with times.
+    pub explain: Option<bool>,
 }
 
 #[napi(object)]
@@ -49,11 +51,16 @@ pub struct ReplyError {
     pub message: String,
 }
 
-/// What the search took: lists to waves of this request, the rest of its whole group.
+/// What the search took: up to waves of this request, the rest of its whole group.
 #[napi(object)]
 pub struct SearchCost {
+    pub segments_listed: f64,
+    pub segments_exact: f64,
+    pub segments_without_rows: f64,
+    pub centroids: f64,
     pub lists: f64,
     pub rows_scanned: f64,
+    pub memtable_rows: f64,
     pub rows_reranked: f64,
     pub waves: f64,
     pub rounds: f64,
@@ -61,6 +68,18 @@ pub struct SearchCost {
     pub pages_read: f64,
     pub requests: f64,
     pub bytes_read: f64,
+}
+
+/// Microseconds.
+#[napi(object)]
+pub struct SearchStages {
+    pub feed: f64,
+    pub lists: f64,
+    pub codes: f64,
+    pub rerank: f64,
+    pub exact: f64,
+    pub names: f64,
+    pub total: f64,
 }
 
 #[napi(object)]
@@ -74,6 +93,7 @@ pub struct SearchReply {
     pub version: BigInt,
     pub rows_scanned: f64,
     pub cost: Option<SearchCost>,
+    pub stages: Option<SearchStages>,
     pub error: Option<ReplyError>,
 }
 
@@ -101,6 +121,10 @@ impl Lake {
             match self.prepare(request).await {
                 // k = 0 asks only whether the vector is acceptable.
                 Ok(_) if request.k == 0 => replies[index] = Some(pack(&[], false, 0, 0)),
+                Ok((scope, search)) if request.explain == Some(true) => {
+                    let explained = self.explain(&request.collection, scope, &search).await;
+                    replies[index] = Some(reply_of(&explained, 0, &search));
+                }
                 Ok((scope, search)) => {
                     let name = request.collection.as_str();
                     match groups
@@ -118,17 +142,7 @@ impl Lake {
             let (indexes, searches): (Vec<usize>, Vec<Search>) = members.into_iter().unzip();
             let answered = self.answer(collection, scope, &searches).await;
             for (position, index) in indexes.into_iter().enumerate() {
-                replies[index] = Some(match &answered {
-                    Ok(answers) => {
-                        let with_attrs = searches[position].with_attrs;
-                        let (hits, rows) = (&answers.hits[position], answers.rows_scanned);
-                        SearchReply {
-                            cost: Some(cost_of(answers, position)),
-                            ..pack(hits, with_attrs, answers.version, rows)
-                        }
-                    }
-                    Err(failure) => refused(failure),
-                });
+                replies[index] = Some(reply_of(&answered, position, &searches[position]));
             }
         }
         replies.into_iter().flatten().collect()
@@ -144,6 +158,19 @@ impl Lake {
             .incarnation(collection)
             .await?
             .search(searches, scope)
+            .await?)
+    }
+
+    async fn explain(
+        &self,
+        collection: &str,
+        scope: Scope,
+        search: &Search,
+    ) -> Result<vexlake_lsm::Answers> {
+        Ok(self
+            .incarnation(collection)
+            .await?
+            .explain(search, scope)
             .await?)
     }
 
@@ -226,11 +253,46 @@ impl Lake {
     }
 }
 
+fn reply_of(
+    answered: &Result<vexlake_lsm::Answers>,
+    position: usize,
+    search: &Search,
+) -> SearchReply {
+    match answered {
+        Ok(answers) => {
+            let (hits, rows) = (&answers.hits[position], answers.rows_scanned);
+            SearchReply {
+                cost: Some(cost_of(answers, position)),
+                stages: answers.stages.as_ref().map(stages_of),
+                ..pack(hits, search.with_attrs, answers.version, rows)
+            }
+        }
+        Err(failure) => refused(failure),
+    }
+}
+
+fn stages_of(stages: &vexlake_lsm::Stages) -> SearchStages {
+    SearchStages {
+        feed: stages.feed as f64,
+        lists: stages.lists as f64,
+        codes: stages.codes as f64,
+        rerank: stages.rerank as f64,
+        exact: stages.exact as f64,
+        names: stages.names as f64,
+        total: stages.total as f64,
+    }
+}
+
 fn cost_of(answers: &vexlake_lsm::Answers, position: usize) -> SearchCost {
     let (cost, reads) = (&answers.costs[position], &answers.reads);
     SearchCost {
+        segments_listed: cost.segments_listed as f64,
+        segments_exact: cost.segments_exact as f64,
+        segments_without_rows: cost.segments_without_rows as f64,
+        centroids: cost.centroids as f64,
         lists: cost.lists as f64,
         rows_scanned: cost.rows_scanned as f64,
+        memtable_rows: cost.memtable_rows as f64,
         rows_reranked: cost.rows_reranked as f64,
         waves: cost.waves as f64,
         rounds: answers.rounds as f64,
@@ -264,6 +326,7 @@ fn pack(hits: &[Hit], with_attrs: bool, version: u64, rows_scanned: u64) -> Sear
         version: version.into(),
         rows_scanned: rows_scanned as f64,
         cost: None,
+        stages: None,
         error: None,
     }
 }

@@ -5,8 +5,8 @@ mod common;
 
 use common::{Entry, Fixture, assert_entries, assert_holds};
 use vexlake_segment::{
-    BlockCache, DATA_FILE, DELETES_FILE, INDEX_FILE, SegmentError, SegmentErrorKind, SegmentReader,
-    rebuild_index,
+    BlockCache, DATA_FILE, DELETES_FILE, INDEX_FILE, ReadCounts, SegmentError, SegmentErrorKind,
+    SegmentReader, rebuild_index,
 };
 
 const DIM: u32 = 3;
@@ -29,7 +29,7 @@ async fn read_all(segment: &SegmentReader, expected: &[Entry]) -> Vec<SegmentErr
     let mut errors = vec![];
     let rows = segment.rows();
     for number in 0..segment.blocks() {
-        match segment.block(number).await {
+        match segment.block(number, &ReadCounts::default()).await {
             Ok(block) => {
                 for ordinal in segment.block_rows(number) {
                     assert_eq!(
@@ -48,7 +48,7 @@ async fn read_all(segment: &SegmentReader, expected: &[Entry]) -> Vec<SegmentErr
         }
     }
     let ordinals: Vec<u32> = (0..rows).collect();
-    match segment.attrs(&ordinals).await {
+    match segment.attrs(&ordinals, &ReadCounts::default()).await {
         Ok(attrs) => assert!(
             attrs
                 .iter()
@@ -187,9 +187,20 @@ async fn should_not_keep_a_damaged_block_in_the_cache() {
     let good = std::fs::read(fixture.path(DATA_FILE)).expect("reads");
     std::fs::write(fixture.path(DATA_FILE), vec![0; good.len()]).expect("writes");
     assert_eq!(
-        segment.block(0).await.expect_err("damaged").kind(),
+        segment
+            .block(0, &ReadCounts::default())
+            .await
+            .expect_err("damaged")
+            .kind(),
         SegmentErrorKind::Corrupt
     );
     std::fs::write(fixture.path(DATA_FILE), &good).expect("writes");
-    assert_eq!(segment.block(0).await.expect("repaired").rows(), 12);
+    assert_eq!(
+        segment
+            .block(0, &ReadCounts::default())
+            .await
+            .expect("repaired")
+            .rows(),
+        12
+    );
 }

@@ -5,7 +5,8 @@ mod common;
 use common::{Fixture, assert_holds, build, entries, schema};
 use ulid::Ulid;
 use vexlake_segment::{
-    BlockCache, DATA_FILE, INDEX_FILE, SegmentErrorKind, SegmentReader, rebuild_index, upload,
+    BlockCache, DATA_FILE, INDEX_FILE, ReadCounts, SegmentErrorKind, SegmentReader, rebuild_index,
+    upload,
 };
 use vexlake_store::{Fault, Faults, Op, Rule, Store};
 
@@ -23,9 +24,17 @@ async fn should_refuse_wrong_ranges_and_flipped_bytes() {
         let faults = Faults::scripted([Rule::every(Op::Ranges, DATA_FILE, fault.clone())]);
         let segment = open(&fixture, fixture.store.clone().with_faults(faults.clone())).await;
         let kinds = [
-            segment.block(0).await.expect_err("wrong bytes").kind(),
+            segment
+                .block(0, &ReadCounts::default())
+                .await
+                .expect_err("wrong bytes")
+                .kind(),
             segment.vector(30).await.expect_err("wrong bytes").kind(),
-            segment.attrs(&[30]).await.expect_err("wrong bytes").kind(),
+            segment
+                .attrs(&[30], &ReadCounts::default())
+                .await
+                .expect_err("wrong bytes")
+                .kind(),
             segment
                 .read_rows(10, 20)
                 .await

@@ -169,7 +169,10 @@ async fn should_keep_single_rows_and_take_those_of_blocks_in_memory() {
     let reads = counts.read();
     // Four rows and two pages of checksums once; the same four from memory.
     assert_eq!((reads.loaded, reads.held), (4 + 2, 4));
-    segment.block(0).await.expect("a block");
+    segment
+        .block(0, &ReadCounts::default())
+        .await
+        .expect("a block");
     segment.rows_of(&[5, 6], &counts).await.expect("reads");
     assert_eq!(counts.read().loaded, reads.loaded, "its block is there");
     let beyond = segment

@@ -165,7 +165,7 @@ async fn should_keep_blocks_and_pages_of_all_segments_under_one_bound() {
     for round in 0..40u32 {
         for (segment, fixture) in segments.iter().zip([&one, &two]) {
             segment
-                .block(round as usize % segment.blocks())
+                .block(round as usize % segment.blocks(), &ReadCounts::default())
                 .await
                 .expect("a block");
             let at = (round * 997) % segment.rows();

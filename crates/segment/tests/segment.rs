@@ -6,8 +6,8 @@ use common::{Entry, Fixture, assert_holds, build, entries, record, schema};
 use proptest::prelude::*;
 use ulid::Ulid;
 use vexlake_segment::{
-    BlockCache, DELETES_FILE, EntryHash, INDEX_FILE, SegmentErrorKind, SegmentMeta, SegmentReader,
-    SegmentWriter, rebuild_index,
+    BlockCache, DELETES_FILE, EntryHash, INDEX_FILE, ReadCounts, SegmentErrorKind, SegmentMeta,
+    SegmentReader, SegmentWriter, rebuild_index,
 };
 
 #[tokio::test]
@@ -230,7 +230,11 @@ async fn should_name_ranges_outside_the_records_as_invalid() {
             .await
             .expect_err("beyond")
             .kind(),
-        segment.attrs(&[22]).await.expect_err("beyond").kind(),
+        segment
+            .attrs(&[22], &ReadCounts::default())
+            .await
+            .expect_err("beyond")
+            .kind(),
         segment.read_rows(19, 2).await.expect_err("beyond").kind(),
         segment
             .read_rows(u32::MAX, u32::MAX)
@@ -240,7 +244,10 @@ async fn should_name_ranges_outside_the_records_as_invalid() {
     ];
     assert_eq!(kinds, [SegmentErrorKind::Invalid; 5]);
     assert_eq!(
-        segment.attrs(&[21]).await.expect("a delete has none"),
+        segment
+            .attrs(&[21], &ReadCounts::default())
+            .await
+            .expect("a delete has none"),
         [None]
     );
 }
@@ -268,7 +275,10 @@ async fn should_read_only_the_bytes_of_the_vectors_and_attributes_asked_for() {
     );
 
     let before = read();
-    segment.attrs(&scattered).await.expect("attrs");
+    segment
+        .attrs(&scattered, &ReadCounts::default())
+        .await
+        .expect("attrs");
     assert!(
         read() - before <= 10 * (64 << 10),
         "{} bytes for ten attributes",
@@ -295,7 +305,7 @@ proptest! {
             if rows > 0 {
                 let ordinals: Vec<u32> = picks.iter().map(|pick| pick.index(rows as usize) as u32).collect();
                 let expected = || ordinals.iter().map(|ordinal| &fixture.entries[*ordinal as usize]);
-                let attrs = segment.attrs(&ordinals).await.expect("attrs");
+                let attrs = segment.attrs(&ordinals, &ReadCounts::default()).await.expect("attrs");
                 assert_eq!(attrs, expected().map(|entry| entry.attrs.clone()).collect::<Vec<_>>());
                 let vectors = segment.vectors(&ordinals).await.expect("vectors");
                 assert_eq!(vectors, expected().flat_map(|entry| entry.vector.clone().expect("a record")).collect::<Vec<_>>());

@@ -2,11 +2,10 @@
  * search: asks the running lake, as any Redis client would. Text goes through the sample's embedder;
  * `[0.1, …]` is taken as a vector.
  */
-import { join } from "node:path";
 import { EXIT } from "../../common/process/exit.ts";
 import { type Arguments, positional, whole } from "../args.ts";
 import { openContext } from "../context.ts";
-import { embedTexts } from "../embedder.ts";
+import { vectorWords } from "../embedder.ts";
 import { print, printJson } from "../output.ts";
 import { withRedis } from "../redis.ts";
 
@@ -20,9 +19,7 @@ export async function run(args: Arguments): Promise<number> {
   const context = await openContext(args, "cli");
   const db = whole(args, "db", 0, 15) ?? 0;
   const count = String(whole(args, "count", 1, 10_000) ?? COUNT);
-  const vector = query.trimStart().startsWith("[")
-    ? valuesOf(query)
-    : ["FP32", (await embedTexts(join(context.dataDir, "sample", "model.bin"), [query]))[0] as Buffer];
+  const vector = await vectorWords(context.dataDir, query);
   const request = ["VSIM", name, ...vector, "COUNT", count, "WITHSCORES", "WITHATTRIBS"] as const;
   const reply = await withRedis(context, { db }, async ([redis]) => await redis?.call(...request));
   // RESP3 nests score and attributes under the id, RESP2 lists all three.
@@ -35,16 +32,6 @@ export async function run(args: Arguments): Promise<number> {
   if (context.json) printJson(hits);
   else for (const hit of hits) printHit(hit);
   return EXIT.ok;
-}
-
-/** `[a, b]` as VSIM's VALUES n a b: the components stay text. */
-function valuesOf(text: string): string[] {
-  const components = text
-    .trim()
-    .replace(/^\[|\]$/g, "")
-    .split(",")
-    .map((part) => part.trim());
-  return ["VALUES", String(components.length), ...components];
 }
 
 function printHit({

@@ -18,6 +18,12 @@ export class Arguments {
     this.count = argumentCount(request);
   }
 
+  /** The request that begins at an argument of this one, as the command that it names reads it. */
+  from(index: number): Arguments {
+    const { frame, spans } = this.request;
+    return new Arguments({ frame, spans: spans.slice(2 * index) });
+  }
+
   /** A view into the frame of the request. */
   bytes(index: number): Buffer {
     return argumentBytes(this.request, index);

@@ -98,6 +98,7 @@ async function search(group: Prepared[], context: CommandContext): Promise<Outco
   let answers: SearchReply[] | ReplyError = [];
   try {
     if (searches.length > 0) answers = await context.core.search(searches.map((found) => found.request));
+    for (const { cost } of answers) if (cost !== undefined) context.metrics.searched(cost);
   } catch (error) {
     answers = asReplyError(error);
   }

@@ -5,7 +5,7 @@
  * A token is `<incarnation>:<partition>=<next offset>,…` of what this node has applied. It names the
  * incarnation, so a token from before a CLEAR is not taken for the collection after it.
  */
-import { notThereYet, ReplyError } from "../errors.ts";
+import { ReplyError } from "../errors.ts";
 import type { Call, Command, Reply } from "./command.ts";
 import { replyBulk, replyInteger } from "./command.ts";
 import { findCollection } from "./key.ts";
@@ -19,12 +19,6 @@ const PART = /^(0|[1-9][0-9]{0,9})=(0|[1-9][0-9]{0,18})$/;
 export const lakeCommands: Record<string, Command> = {
   "lake.token": { kind: "plain", run: token },
   "lake.wait": { kind: "plain", run: wait },
-  "lake.explain": {
-    kind: "plain",
-    run() {
-      throw notThereYet("LAKE.EXPLAIN");
-    },
-  },
 };
 
 async function token(call: Call): Promise<Reply> {

@@ -7,6 +7,7 @@
 import { ReplyError, wrongArity } from "../errors.ts";
 import type { Call, Command } from "./command.ts";
 import { connectionCommands } from "./connection.ts";
+import { explainCommands } from "./explain.ts";
 import { keyspaceCommands } from "./keyspace.ts";
 import { lakeCommands } from "./lake.ts";
 import { seedCommands } from "./seed.ts";
@@ -29,6 +30,7 @@ export const implementations: ReadonlyMap<string, Command> = new Map(
     ...vectorReadCommands,
     ...vsimCommands,
     ...lakeCommands,
+    ...explainCommands,
   }),
 );
 

@@ -34,13 +34,17 @@ interface Options {
 function vsim(call: Call): Reply | SearchPlan | Promise<Reply | SearchPlan> {
   const target = findTarget(call, call.args.bytes(1));
   return target instanceof Promise
-    ? target.then((found) => planSearch(call, found))
-    : planSearch(call, target);
+    ? target.then((found) => planOrNone(call, found))
+    : planOrNone(call, target);
 }
 
-function planSearch({ args }: Call, target: Target | undefined): Reply | SearchPlan {
-  // As in Redis a collection that is not there is empty, whatever the rest of the command says.
-  if (target === undefined) return replyEmptyArray;
+/** As in Redis a collection that is not there is empty, whatever the rest of the command says. */
+function planOrNone({ args }: Call, target: Target | undefined): Reply | SearchPlan {
+  return target === undefined ? replyEmptyArray : planVsim(args, target);
+}
+
+/** What `VSIM key …` asks for, its key found. */
+export function planVsim(args: Arguments, target: Target): SearchPlan {
   const { view } = target;
   const { vector, next } = readQuery(args, view.dim);
   const options = readOptions(args, next);

@@ -176,6 +176,9 @@ describe("pages and probes", () => {
   it("should answer /livez, /readyz, /metrics and what is mounted", async () => {
     const client = await TestClient.connect(query.resp.port);
     await client.call("PING");
+    await client.call("VADD", "counted", "VALUES", 2, 1, 0, "a");
+    await client.call("VSIM", "counted", "ELE", "a");
+    await http("POST", "/api/v1/search", { collection: "counted", id: "a" });
     const limit = await client.call("CONFIG", "GET", "proto-max-bulk-len");
     expect(limit).toEqual(["proto-max-bulk-len", String(REQUEST_BYTES_MAX)]);
     expect((await http("GET", "/livez")).body).toEqual({ live: true });
@@ -183,6 +186,10 @@ describe("pages and probes", () => {
     const { body } = await http("GET", "/metrics");
     expect(body).toContain('vexlake_commands_total{command="ping",code="OK",role="query"} 1');
     expect(body).toContain('vexlake_connections{role="query"} 1');
+    // The fake core counts a row, seven re-ranked ones and five lists per search.
+    expect(body).toContain('vexlake_query_rows_scanned_total{role="query"} 2');
+    expect(body).toContain('vexlake_query_rows_reranked_total{role="query"} 14');
+    expect(body).toContain('vexlake_query_lists_probed_total{role="query"} 10');
     expect(body).toMatch(/vexlake_command_seconds_count\{.*command="ping".*\} 1/);
     expect((await http("GET", "/jobs")).body).toBe("the board");
     client.socket.destroy();

@@ -37,6 +37,7 @@ export async function search(request: ApiRequest): Promise<Answer> {
   ]);
   if (reply === undefined) throw new ReplyError("ERR", "the engine left the search unanswered", 500);
   if (reply.error !== undefined) throw fromFailure(reply.error);
+  if (reply.cost !== undefined) request.context.metrics.searched(reply.cost);
   checkAnswer(reply);
   return { status: 200, body: render(reply) };
 }

@@ -50,6 +50,24 @@ const NOT_THERE_YET: Stored = {
   rows: new Map(),
 };
 
+/** Counts and times are told apart by their values. */
+const COST = {
+  segmentsListed: 1,
+  segmentsExact: 2,
+  segmentsWithoutRows: 3,
+  centroids: 4,
+  lists: 5,
+  memtableRows: 6,
+  rowsReranked: 7,
+  waves: 8,
+  rounds: 9,
+  pagesHeld: 10,
+  pagesRead: 11,
+  requests: 12,
+  bytesRead: 13,
+};
+const STAGES = { feed: 21, lists: 22, codes: 23, rerank: 24, exact: 25, names: 26, total: 27 };
+
 export function failure(code: string, message: string): Error {
   return Object.assign(new Error(message), { code });
 }
@@ -103,6 +121,8 @@ export class FakeCore implements QueryCore {
       scores: Float64Array.from(hits, (hit) => 1 - hit.distance / 2),
       version: 1n,
       rowsScanned: stored.rows.size,
+      cost: { ...COST, rowsScanned: stored.rows.size },
+      ...(request.explain === true ? { stages: STAGES } : {}),
       ...(request.withAttrs ? attrsOf(hits.map((hit) => hit.attrs)) : {}),
     };
   }

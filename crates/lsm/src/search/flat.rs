@@ -63,10 +63,8 @@ impl Incarnation {
         for wave in missing.chunks(WAVE_BLOCKS) {
             // Collected first: a stream that holds a borrowing closure is not Send for every lifetime.
             let read = async |number: usize, block: usize| {
-                let loaded = group.views[number].reader.block(block).await?;
-                group
-                    .reads
-                    .add_loaded(1, 1, size_of_val(loaded.values()) as u64);
+                let reader = &group.views[number].reader;
+                let loaded = reader.block(block, group.reads).await?;
                 Ok::<_, Error>((number, loaded))
             };
             let reads: Vec<_> = wave

@@ -29,6 +29,7 @@ use ulid::Ulid;
 use vexlake_distance::{Metric, kernels};
 use vexlake_index::{Centroids, Chosen, Effort, IndexError, Search as Walk};
 
+use super::cost::Stage;
 use super::{Cost, Group, Search};
 use crate::error::{Error, Result};
 use crate::incarnation::Incarnation;
@@ -92,8 +93,10 @@ impl Incarnation {
         if queries.is_empty() || segments.is_empty() {
             return Ok(found);
         }
+        let lap = group.watch.stage(Stage::Lists);
         let versions = versions_of(group, segments);
         let hidden = tokio::task::block_in_place(|| hidden_rows(group, segments));
+        drop(lap);
         for part in queries.chunks(QUERIES_MAX) {
             let mut part: Vec<usize> = part.to_vec();
             let mut widened = 1;
@@ -103,7 +106,7 @@ impl Incarnation {
                 part.clear();
                 for (place, (rows, all_lists)) in walked {
                     let cost = &mut costs[place];
-                    cost.add(&rows.1);
+                    cost.add_walk(&rows.1);
                     // Again with more lists; what was found is found again.
                     match rows.0.len() < group.queries[place].k && !all_lists {
                         true => part.push(place),
@@ -111,6 +114,10 @@ impl Incarnation {
                     }
                 }
             }
+        }
+        for place in found.keys() {
+            costs[*place].segments_listed = segments.len() as u64;
+            costs[*place].centroids = versions.len() as u64;
         }
         Ok(found)
     }
@@ -125,6 +132,7 @@ impl Incarnation {
         hidden: &Hidden,
         widened: u64,
     ) -> Result<BTreeMap<usize, ((Found, Cost), bool)>> {
+        let lap = group.watch.stage(Stage::Lists);
         let begin = |place: &usize| begin(group, *place, versions, widened);
         let begun = self.on_search_pool(queries.len(), || match queries {
             [query] => vec![begin(query)],
@@ -134,14 +142,18 @@ impl Incarnation {
             begun.into_iter().collect();
         let mut walkers: Vec<Walker<'_>> = begun?.into_iter().flatten().collect();
         let (pages, was_read) = fetch_pages(group, &walkers).await?;
+        drop(lap);
+        let lap = group.watch.stage(Stage::Codes);
         self.on_search_pool(walkers.len(), || match walkers.as_mut_slice() {
             [walker] => scan(walker, &pages, hidden),
             walkers => walkers
                 .par_iter_mut()
                 .try_for_each(|walker| scan(walker, &pages, hidden)),
         })?;
-        drop(pages);
+        drop((pages, lap));
+        let lap = group.watch.stage(Stage::Rerank);
         self.rerank(group, &mut walkers, was_read).await?;
+        drop(lap);
         let ended = walkers.into_iter().map(|mut walker| {
             let found = walker.walk.finish().into_iter();
             let rows = found.map(|(key, candidate)| {
@@ -155,6 +167,7 @@ impl Incarnation {
                 rows_scanned: counts.scanned,
                 rows_reranked: counts.reranked,
                 waves: counts.waves,
+                ..Cost::default()
             };
             let query = &group.queries[walker.place];
             let all = |version: &Version<'_>| {

@@ -37,7 +37,7 @@ fn vector(n: u64) -> Vec<f32> {
     (0..DIM).map(|_| next()).collect()
 }
 
-async fn site(metric: Metric) -> Site {
+pub(super) async fn site(metric: Metric) -> Site {
     let schema = Schema {
         dim: DIM as u32,
         ..schema(metric)
@@ -47,12 +47,30 @@ async fn site(metric: Metric) -> Site {
 
 /// Appends rows whose offsets are their numbers, and flushes them as one segment.
 async fn flush_rows(writer: &Incarnation, rows: Range<u64>) {
-    let mut log = TableWriter::default();
-    for n in rows.clone() {
+    append_rows(writer, rows).await;
+    writer.flush().await.expect("flushed");
+}
+
+/// Appends rows whose offsets are their numbers, with these as attributes.
+pub(super) async fn append_rows(writer: &Incarnation, rows: Range<u64>) {
+    let upsert = |n: u64| {
         let floats = vector(n).iter().flat_map(|x| x.to_le_bytes()).collect();
         let key = format!("k{n}").into_bytes();
-        let spans = [Some(key), Some(floats), None, None, None, None, None];
-        log.entry(n as i64, n as i64, spans);
+        let attrs = format!("{{\"n\":{n}}}").into_bytes();
+        [Some(key), Some(floats), None, Some(attrs), None, None, None]
+    };
+    append(writer, rows, upsert).await;
+}
+
+/// Appends one record per offset.
+pub(super) async fn append(
+    writer: &Incarnation,
+    rows: Range<u64>,
+    spans_of: impl Fn(u64) -> [Option<Vec<u8>>; 7],
+) {
+    let mut log = TableWriter::default();
+    for n in rows.clone() {
+        log.entry(n as i64, n as i64, spans_of(n));
     }
     let buffers = [log.buffer.as_slice()];
     let batch = Batch {
@@ -66,10 +84,9 @@ async fn flush_rows(writer: &Incarnation, rows: Range<u64>) {
         on_bad: OnBad::Fail,
     };
     writer.append(&batch).await.expect("appended");
-    writer.flush().await.expect("flushed");
 }
 
-async fn train(handle: &Incarnation) -> Ended {
+pub(super) async fn train(handle: &Incarnation) -> Ended {
     let spec = crate::Spec {
         lists: LISTS,
         ..training_of(handle)
@@ -108,7 +125,7 @@ async fn listed(metric: Metric) -> (Site, Arc<Incarnation>) {
     (site, writer)
 }
 
-fn query(n: u64, truth: bool) -> Search {
+pub(super) fn query(n: u64, truth: bool) -> Search {
     Search {
         vector: vector(1_000_000 + n),
         k: 10,

@@ -7,6 +7,7 @@
 //!    nothing waits for a second round.
 
 use super::SegmentReader;
+use crate::cache::ReadCounts;
 use crate::columns::ATTRS;
 use crate::error::{Result, SegmentError};
 use crate::index::Head;
@@ -188,9 +189,13 @@ impl AttrsPages {
 
 impl SegmentReader {
     /// The attributes of records in the order asked; None where a record has
-    /// none, and for deletes. Reads only the pages that hold them, in one round.
-    /// Fails with Invalid beyond `entries`.
-    pub async fn attrs(&self, ordinals: &[u32]) -> Result<Vec<Option<String>>> {
+    /// none, and for deletes. Reads only the pages that hold them, in one round, and counts
+    /// them. Fails with Invalid beyond `entries`.
+    pub async fn attrs(
+        &self,
+        ordinals: &[u32],
+        counts: &ReadCounts,
+    ) -> Result<Vec<Option<String>>> {
         let mut rows: Vec<u32> = vec![];
         for ordinal in ordinals {
             if *ordinal >= self.entries() {
@@ -207,7 +212,7 @@ impl SegmentReader {
             .chunk_by(|a, b| a + 1 == *b)
             .map(|run| run[0]..run[0] + run.len() as u32)
             .collect();
-        let found = self.attrs_between(&ranges).await?;
+        let found = self.attrs_between(&ranges, counts).await?;
         let attrs_of = |ordinal: &u32| {
             rows.binary_search(ordinal)
                 .ok()
@@ -217,7 +222,11 @@ impl SegmentReader {
     }
 
     /// The attributes of ascending, disjoint, non-empty ranges of records.
-    pub(super) async fn attrs_between(&self, rows: &[Range<u32>]) -> Result<Vec<Option<String>>> {
+    pub(super) async fn attrs_between(
+        &self,
+        rows: &[Range<u32>],
+        counts: &ReadCounts,
+    ) -> Result<Vec<Option<String>>> {
         let count: usize = rows.iter().map(ExactSizeIterator::len).sum();
         let mut found = Vec::with_capacity(count);
         if count == 0 {
@@ -226,7 +235,7 @@ impl SegmentReader {
         let pages = self.attrs_pages()?;
         let failed = |error| SegmentError::parquet(DATA_FILE)(error);
         let mut decoder = pages.decoder(rows).map_err(failed)?;
-        self.fetch(pages, pages.plan_reads(rows), &mut decoder)
+        self.fetch(pages, pages.plan_reads(rows), &mut decoder, counts)
             .await?;
         for _ in 0..ROUNDS_MAX {
             match decoder.try_decode().map_err(failed)? {
@@ -236,7 +245,7 @@ impl SegmentReader {
                         .iter()
                         .map(|range| pages.pages_of(range))
                         .collect::<Result<_>>()?;
-                    self.fetch(pages, runs, &mut decoder).await?;
+                    self.fetch(pages, runs, &mut decoder, counts).await?;
                 }
                 DecodeResult::Finished => break,
             }
@@ -263,9 +272,13 @@ impl SegmentReader {
         pages: &AttrsPages,
         runs: Vec<Range<usize>>,
         decoder: &mut ParquetPushDecoder,
+        counts: &ReadCounts,
     ) -> Result<()> {
         let ranges: Vec<Range<u64>> = runs.iter().map(|run| pages.bytes_of(run)).collect();
         let parts = self.0.store.get_ranges(DATA_FILE, &ranges).await?;
+        let pages_read = runs.iter().map(|run| run.len() as u64).sum();
+        let bytes = parts.iter().map(|part| part.len() as u64).sum();
+        counts.add_loaded(pages_read, self.0.store.requests_for(&ranges), bytes);
         for (run, bytes) in runs.iter().zip(&parts) {
             pages.check(run, bytes)?;
         }

@@ -4,6 +4,7 @@
 
 use super::SegmentReader;
 use super::entries::EntryBatch;
+use crate::cache::ReadCounts;
 use crate::error::Result;
 use crate::record::Row;
 use futures::future::try_join3;
@@ -82,7 +83,7 @@ impl SegmentReader {
         let (entries, vectors, attrs) = try_join3(
             self.entries_between(rows.clone()),
             self.vectors_between(rows),
-            self.attrs_between(&ranges),
+            self.attrs_between(&ranges, &ReadCounts::default()),
         )
         .await?;
         Ok(RowBatch {

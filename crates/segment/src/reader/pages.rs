@@ -84,10 +84,21 @@ impl SegmentReader {
     }
 
     /// The checksums of consecutive records, past the cache: a block is checked once.
-    pub(super) async fn row_checksums(&self, rows: Range<u32>) -> Result<Vec<u32>> {
+    /// Their requests and bytes are counted, as part of that block.
+    pub(super) async fn row_checksums(
+        &self,
+        rows: Range<u32>,
+        counts: &ReadCounts,
+    ) -> Result<Vec<u32>> {
         let first = rows.start / ENTRIES_PER_PAGE;
         let numbers: Vec<u32> = (first..rows.end.div_ceil(ENTRIES_PER_PAGE)).collect();
         let pages = self.read_pages(Section::RowChecksums, &numbers).await?;
+        let ranges: Vec<Range<u64>> = numbers
+            .iter()
+            .map(|page| self.0.head.page_range(Section::RowChecksums, *page))
+            .collect();
+        let bytes = pages.iter().map(|page| page.len() as u64).sum();
+        counts.add_loaded(0, self.0.store.requests_for(&ranges), bytes);
         let skipped = (rows.start - first * ENTRIES_PER_PAGE) as usize;
         let crcs = pages.iter().flat_map(|page| page.chunks_exact(4));
         let crcs = crcs.skip(skipped).take(rows.len());

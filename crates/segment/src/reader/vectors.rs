@@ -78,14 +78,15 @@ impl SegmentReader {
         (block < self.0.blocks.len()).then_some(block)
     }
 
-    /// A block, through the cache; every row's checksum is verified as it enters.
-    /// Panics beyond `blocks`.
-    pub async fn block(&self, block: usize) -> Result<Arc<VectorBlock>> {
+    /// A block, through the cache; every row's checksum is verified as it enters. Counts
+    /// what it reads: nothing where somebody else reads the block already. Panics beyond
+    /// `blocks`.
+    pub async fn block(&self, block: usize, counts: &ReadCounts) -> Result<Arc<VectorBlock>> {
         let key = (self.0.meta.id, block as u32);
         let load = async {
             let rows = self.block_rows(block);
             let values = self
-                .read_vectors(rows.clone(), self.0.blocks[block].pages.clone())
+                .read_vectors(rows.clone(), self.0.blocks[block].pages.clone(), counts)
                 .await?;
             Ok(VectorBlock::new(
                 rows.start,
@@ -183,10 +184,17 @@ impl SegmentReader {
         let pages = &self.0.head.layout.vector_pages;
         let first = pages.partition_point(|page| page.first_row + page.rows <= rows.start);
         let end = pages.partition_point(|page| page.first_row < rows.end);
-        self.read_vectors(rows, first..end).await
+        self.read_vectors(rows, first..end, &ReadCounts::default())
+            .await
     }
 
-    async fn read_vectors(&self, rows: Range<u32>, pages: Range<usize>) -> Result<Vec<f32>> {
+    /// Counts as one item, with its checksums.
+    async fn read_vectors(
+        &self,
+        rows: Range<u32>,
+        pages: Range<usize>,
+        counts: &ReadCounts,
+    ) -> Result<Vec<f32>> {
         let dim = self.schema().dim as usize;
         let part = |page: &VectorPage| {
             let start = rows.start.max(page.first_row);
@@ -197,8 +205,13 @@ impl SegmentReader {
             .iter()
             .map(|page| self.values_range(page, part(page)))
             .collect();
-        let (parts, crcs) =
-            try_join(self.read_data(&ranges), self.row_checksums(rows.clone())).await?;
+        let (parts, crcs) = try_join(
+            self.read_data(&ranges),
+            self.row_checksums(rows.clone(), counts),
+        )
+        .await?;
+        let bytes = (rows.len() * self.schema().vector_bytes()) as u64;
+        counts.add_loaded(1, self.0.store.requests_for(&ranges), bytes);
         let mut values = vec![0.0f32; rows.len() * dim];
         for ((page, range), bytes) in pages.iter().zip(&ranges).zip(parts) {
             let rows_of_page = part(page);

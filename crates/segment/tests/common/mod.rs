@@ -157,7 +157,10 @@ pub async fn assert_holds(segment: &SegmentReader, expected: &[Entry]) {
 
     let mut seen = 0;
     for number in 0..segment.blocks() {
-        let block = segment.block(number).await.expect("a block");
+        let block = segment
+            .block(number, &ReadCounts::default())
+            .await
+            .expect("a block");
         assert_eq!(segment.block_rows(number), seen..seen + block.rows());
         for ordinal in segment.block_rows(number) {
             let vector = expected[ordinal as usize]
@@ -178,7 +181,10 @@ pub async fn assert_holds(segment: &SegmentReader, expected: &[Entry]) {
     assert_eq!(seen, rows);
 
     let backwards: Vec<u32> = (0..segment.entries()).rev().collect();
-    let attrs = segment.attrs(&backwards).await.expect("attrs");
+    let attrs = segment
+        .attrs(&backwards, &ReadCounts::default())
+        .await
+        .expect("attrs");
     let asked: Vec<_> = backwards
         .iter()
         .map(|ordinal| expected[*ordinal as usize].attrs.clone())
