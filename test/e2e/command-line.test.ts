@@ -141,7 +141,7 @@ describe("explain", () => {
   it("should say what a search of the running lake takes, for programs and for people", async () => {
     const ask = inOpen("explain", "docs", "[1, 0]", "--count", "3", "--ef", "200");
     const explained = await vexlakeJson<Record<string, number | string>>(ask);
-    expect(explained).toMatchObject({ scope: "fresh", results: 1, lists: 0, "memtable-rows": 1 });
+    expect(explained).toMatchObject({ scope: "fresh", results: 1, lists: 0, "rows-scanned": 1 });
     expect(explained["us-total"]).toBeGreaterThan(0);
     const { code, stdout } = await vexlake(inOpen("explain", "docs", "[1, 0]", "--truth"));
     expect(code).toBe(0);
