@@ -2,7 +2,17 @@
  * What only the local log promises: one process, durability over SIGKILL, a torn tail cut, damage named.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { appendFile, mkdtemp, open, readdir, rm, stat, truncate, writeFile } from "node:fs/promises";
+import {
+  appendFile,
+  mkdtemp,
+  open,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  truncate,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -69,6 +79,21 @@ describe("the local log", () => {
   }
   const exitOf = (process_: ChildProcess) =>
     new Promise<number | null>((resolve) => process_.once("exit", (code) => resolve(code)));
+
+  it("should_leave_its_directory_alone_once_it_is_closed", async () => {
+    const directory = await fresh();
+    const source = await started(directory);
+    await source.ensureTopic(TOPIC, 1);
+    const recorder = await new Recorder().consume(source, TOPIC, { kind: "all", group: "g" });
+    const report = (offset: bigint) => recorder.consumer.report(new Map([[0, offset]]));
+    const reporting = [report(1n), report(2n)];
+    await stopped(source);
+    const path = join(directory, "@reports", "g.json");
+    expect(JSON.parse(await readFile(path, "utf8"))).toEqual({ topic: TOPIC, next: { 0: "2" } });
+    await rm(directory, { recursive: true });
+    await Promise.all([...reporting, report(3n)]);
+    await expect(stat(directory)).rejects.toThrow("ENOENT");
+  });
 
   it("should_hold_every_acknowledged_record_after_sigkill", async () => {
     const directory = await fresh();

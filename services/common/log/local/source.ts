@@ -53,6 +53,8 @@ export class LocalSource implements LogSource {
   readonly #groups = new LocalGroups();
   readonly #consumers = new Set<LocalConsumer>();
   #lock: ProcessLock | null = null;
+  #reports: Promise<void> = Promise.resolve();
+  #closed = false;
   #cluster = "";
   #keyless = 0;
 
@@ -79,11 +81,13 @@ export class LocalSource implements LogSource {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     for (const consumer of [...this.#consumers]) await consumer.close();
     for (const topic of this.#topics.values()) {
       for (const partition of (await topic.catch(() => null)) ?? []) await partition.close();
     }
     this.#topics.clear();
+    await this.#reports;
     await this.#lock?.release();
     this.#lock = null;
   }
@@ -263,8 +267,14 @@ export class LocalSource implements LogSource {
     return known.cluster;
   }
 
-  async #report(topic: string, group: string | undefined, offsets: Map<number, bigint>): Promise<void> {
-    if (group === undefined || offsets.size === 0) return;
+  /** One after another, and none after the end: the directory is somebody else's then. */
+  #report(topic: string, group: string | undefined, offsets: Map<number, bigint>): Promise<void> {
+    if (group === undefined || offsets.size === 0 || this.#closed) return Promise.resolve();
+    this.#reports = this.#reports.then(() => this.#writeReport(topic, group, offsets));
+    return this.#reports;
+  }
+
+  async #writeReport(topic: string, group: string, offsets: Map<number, bigint>): Promise<void> {
     const directory = join(this.#options.directory, "@reports");
     try {
       await mkdir(directory, { recursive: true });
