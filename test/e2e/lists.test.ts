@@ -102,8 +102,9 @@ describe("a collection that has grown", () => {
     expect(JSON.stringify(lsm)).toContain('"centroids"');
 
     expect(await recallOf()).toBeGreaterThanOrEqual(RECALL_MIN);
-    // Far more effort than the default looks at every list; ties apart it is the truth.
-    expect(await recallOf("EF", "100000")).toBeGreaterThanOrEqual(0.999);
+    // More effort than there are lists looks at all of them; what is lost then is lost to the bounds of
+    // codes, which hold for two standard deviations.
+    expect(await recallOf("EF", "100000")).toBeGreaterThanOrEqual(0.99);
     expect(await recallOf("EF", "1")).toBeLessThan(1);
   });
 
