@@ -98,6 +98,7 @@ describe("the local log", () => {
   it("should_hold_every_acknowledged_record_after_sigkill", async () => {
     const directory = await fresh();
     const writer = child("write", directory);
+    const ended = exitOf(writer);
     const acknowledged: { offset: bigint; value: string }[] = [];
     for await (const line of createInterface({ input: writer.stdout as NodeJS.ReadableStream })) {
       const [offset, value] = line.split(" ") as [string, string];
@@ -105,6 +106,7 @@ describe("the local log", () => {
       if (acknowledged.length === 300) writer.kill("SIGKILL");
     }
     expect(acknowledged.length).toBeGreaterThanOrEqual(300);
+    await ended;
     const source = await started(directory);
     const found = await values(source);
     for (const { offset, value } of acknowledged) expect(found[Number(offset)]).toBe(value);
