@@ -118,15 +118,16 @@ pub struct Merged {
     pub bytes_out: u64,
 }
 
-impl Merged {
-    pub(super) fn without_segments(status: Ended, version: u64, spec: &Spec) -> Self {
-        Self {
+impl Spec {
+    /// An end of this spec that made no segment.
+    pub(super) fn ended(&self, status: Ended, version: u64) -> Merged {
+        Merged {
             status,
             version,
             segments: Vec::new(),
             rows: 0,
             dropped: 0,
-            bytes_in: spec.bytes_in,
+            bytes_in: self.bytes_in,
             bytes_out: 0,
         }
     }
@@ -187,9 +188,8 @@ impl Incarnation {
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Merged> {
         let snapshot = self.follow().await?;
-        let ended = |status, version| Merged::without_segments(status, version, spec);
         let Some(inputs) = Inputs::of(&snapshot, spec) else {
-            return Ok(ended(Ended::Superseded, snapshot.version()));
+            return Ok(spec.ended(Ended::Superseded, snapshot.version()));
         };
         check_memory(&inputs.segments, snapshot.state(), options)?;
         let spool = tempfile::tempdir_in(&self.context.spool).map_err(|e| {
@@ -206,17 +206,8 @@ impl Incarnation {
             .await
         {
             Ok(Some(output)) => output,
-            Ok(None) => return Ok(ended(Ended::Cancelled, snapshot.version())),
-            Err(error) => {
-                // Inputs that were replaced meanwhile may have been swept under the reads.
-                let now = self.follow().await?;
-                let gone = live_inputs(&now, spec).is_none();
-                return if gone {
-                    Ok(ended(Ended::Superseded, now.version()))
-                } else {
-                    Err(error)
-                };
-            }
+            Ok(None) => return Ok(spec.ended(Ended::Cancelled, snapshot.version())),
+            Err(error) => return self.superseded_or(spec, error).await,
         };
         let total = inputs.segments.iter();
         let total = total.map(|view| u64::from(view.reader.entries())).sum();
@@ -234,7 +225,7 @@ impl Incarnation {
         (self.context.components.crash)("compact:uploaded");
         progress(at("commit"));
         match self.commit_merge(spec, &snapshot, &output).await? {
-            None => Ok(ended(Ended::Superseded, self.manifest.head().version)),
+            None => Ok(spec.ended(Ended::Superseded, self.manifest.head().version)),
             Some(head) => {
                 (self.context.components.crash)("compact:committed");
                 self.show_committed(&head).await;
@@ -244,9 +235,19 @@ impl Incarnation {
                     rows: meta.map_or(0, |m| u64::from(m.rows) + u64::from(m.deletes)),
                     dropped: output.dropped.entries,
                     bytes_out: meta.map_or(0, |m| m.files.iter().map(|f| f.bytes).sum()),
-                    ..ended(Ended::Done, head.version)
+                    ..spec.ended(Ended::Done, head.version)
                 })
             }
+        }
+    }
+
+    /// What an error of reading means: inputs that were replaced meanwhile may have been swept
+    /// under the reads, and the next plan names what took their place.
+    pub(super) async fn superseded_or(&self, spec: &Spec, error: Error) -> Result<Merged> {
+        let now = self.follow().await?;
+        match live_inputs(&now, spec) {
+            None => Ok(spec.ended(Ended::Superseded, now.version())),
+            Some(_) => Err(error),
         }
     }
 

@@ -78,12 +78,11 @@ impl Incarnation {
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Merged> {
         let snapshot = self.follow().await?;
-        let ended = |status: Ended, version| Merged::without_segments(status, version, spec);
         let live = |id: &Ulid| snapshot.segments.get(id);
         let views: Vec<&SegmentView> = spec.inputs.iter().filter_map(live).collect();
         let rows: u64 = views.iter().map(|view| view.live_rows).sum();
         if snapshot.state().centroids.current != spec.replaces || rows == 0 {
-            return Ok(ended(Ended::Superseded, snapshot.version()));
+            return Ok(spec.ended(Ended::Superseded, snapshot.version()));
         }
         let control = (cancelled, progress);
         let sample = match self
@@ -91,13 +90,8 @@ impl Incarnation {
             .await
         {
             Ok(Some(sample)) => sample,
-            Ok(None) => return Ok(ended(Ended::Cancelled, snapshot.version())),
-            // The next plan names the segments that took the place of those.
-            Err(error) if self.are_gone(spec).await? => {
-                drop(error);
-                return Ok(ended(Ended::Superseded, self.manifest.head().version));
-            }
-            Err(error) => return Err(error),
+            Ok(None) => return Ok(spec.ended(Ended::Cancelled, snapshot.version())),
+            Err(error) => return self.superseded_or(spec, error).await,
         };
         let dim = snapshot.state().schema.dim as usize;
         let at = |phase| Progress {
@@ -124,7 +118,7 @@ impl Incarnation {
         for _ in 0..=COMMIT_ATTEMPTS_MAX {
             let head = self.manifest.head();
             if head.state.centroids.current != spec.replaces {
-                return Ok(ended(Ended::Superseded, head.version));
+                return Ok(spec.ended(Ended::Superseded, head.version));
             }
             if version.timestamp_ms() < head.state.cutoff_ms() {
                 // The object may be swept already.
@@ -144,7 +138,7 @@ impl Incarnation {
                     return Ok(Merged {
                         bytes_in: sample.len() as u64 * 4,
                         bytes_out: meta.bytes,
-                        ..ended(Ended::Done, version)
+                        ..spec.ended(Ended::Done, version)
                     });
                 }
                 Err(ManifestError::Conflict { .. }) => drop(self.manifest.refresh().await?),
@@ -221,12 +215,6 @@ impl Incarnation {
             vexlake_index::IndexError::BeyondCodes(_) => Error::Invalid(error.to_string()),
             error => error.into(),
         })
-    }
-
-    /// Whether a segment of the spec is not live any more.
-    async fn are_gone(&self, spec: &Spec) -> Result<bool> {
-        let now = self.follow().await?;
-        Ok(spec.inputs.iter().any(|id| !now.segments.contains_key(id)))
     }
 }
 
