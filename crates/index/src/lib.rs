@@ -25,7 +25,7 @@ mod search;
 mod space;
 
 pub use centroids::{
-    CENTROIDS_FORMAT, Centroids, ChooseScratch, Chosen, NO_PARENT, TrainOptions, train, train_in,
+    CENTROIDS_FORMAT, Centroids, ChooseScratch, Chosen, TrainOptions, train, train_in,
 };
 pub use error::IndexError;
 pub use lists::{

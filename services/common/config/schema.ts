@@ -96,7 +96,6 @@ export const configSchema = z
   });
 
 export type Config = z.infer<typeof configSchema>;
-export type CollectionConfig = z.infer<typeof collectionEntry>;
 
 /** Sections whose keys an environment variable or flag may set; collections come from the file only. */
 export const SECTIONS = {

@@ -34,7 +34,7 @@ use vexlake_distance::{
 };
 
 /// In the parent map: this centroid comes from none of the version before.
-pub const NO_PARENT: u32 = u32::MAX;
+const NO_PARENT: u32 = u32::MAX;
 
 /// Standard deviations of the bound when rows look for their list: one in 700 true
 /// nearest lies beyond, and then only where another is almost as near.
@@ -55,7 +55,8 @@ pub struct Centroids {
     count: usize,
     /// count × code_dim, in the space.
     rotated: Vec<f32>,
-    /// Where each came from in the version before, or [`NO_PARENT`].
+    /// Where each came from in the version before, or [`NO_PARENT`]: kept because the
+    /// format has it; no version is made from another yet, and no query asks.
     parents: Vec<u32>,
     /// (share of true neighbours found, lists looked at) as measured at training;
     /// both ascending.
@@ -168,11 +169,6 @@ impl Centroids {
     /// How many.
     pub fn count(&self) -> usize {
         self.count
-    }
-
-    /// Where each came from in the version before, or [`NO_PARENT`].
-    pub fn parents(&self) -> &[u32] {
-        &self.parents
     }
 
     /// The lists that held a share of the true nearest of rows held out at training;

@@ -32,19 +32,6 @@ pub struct TrainOptions {
     pub threads: usize,
 }
 
-impl TrainOptions {
-    /// What suits a collection of `rows` rows: lists of about 200, at least one.
-    pub fn for_rows(version: u128, rows: usize, seed: u64, threads: usize) -> Self {
-        Self {
-            version,
-            lists: (rows / 200).clamp(1, 1 << 16),
-            rounds: 10,
-            seed,
-            threads,
-        }
-    }
-}
-
 /// Trains the first version of a collection. `sample` is contiguous rows of `dim`
 /// floats, as received; rows that codes cannot serve are passed over.
 pub fn train(
