@@ -133,12 +133,11 @@ impl Incarnation {
             match self.manifest.commit(&head, delta, author).await {
                 Ok(committed) => {
                     (self.context.components.crash)("train:committed");
-                    let version = committed.version;
-                    self.show(committed).await?;
+                    self.show_committed(&committed).await;
                     return Ok(Merged {
                         bytes_in: sample.len() as u64 * 4,
                         bytes_out: meta.bytes,
-                        ..spec.ended(Ended::Done, version)
+                        ..spec.ended(Ended::Done, committed.version)
                     });
                 }
                 Err(ManifestError::Conflict { .. }) => drop(self.manifest.refresh().await?),
