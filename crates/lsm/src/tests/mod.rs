@@ -1,5 +1,6 @@
 //! Tests that cross the whole engine: histories against a model, crashes, store faults.
 
+mod bad_input;
 mod crash;
 mod explain;
 mod faults;
