@@ -357,7 +357,7 @@ impl Centroids {
                 let code = &mut encoded.codes[start..];
                 (list, encode(&self.space, &x, self.rotated(list), code))
             } else {
-                (0, Factors::UNBOUNDED)
+                (0, Factors::of_too_long(&self.space, row))
             };
             encoded.lists.push(list);
             encoded.factors.push(factors);

@@ -143,6 +143,26 @@ fn should_serve_zero_huge_tiny_and_single_vectors() {
 }
 
 #[test]
+fn should_find_the_near_among_many_rows_too_long_for_codes() {
+    // Ten times as many of them as a search may look at exactly.
+    let (dim, near) = (16, 2000);
+    let mut rows = clumps(dim, near + 3000, 20, 4);
+    for (n, row) in rows.chunks_exact_mut(dim).enumerate().skip(near) {
+        let scale = [1e17, 1e20, 1e30][n % 3];
+        row.iter_mut().for_each(|x| *x *= scale);
+    }
+    let built = Built::new(Metric::L2, dim, rows, 20);
+    for query in clumps(dim, 20, 20, 4).chunks_exact(dim) {
+        let found = built.search(query, Effort::for_k(10), 20, None);
+        assert!(found.iter().all(|(_, row)| *row < near as u64), "{found:?}");
+    }
+    // Nothing is lost where all are wanted, and the longest come last.
+    let query = &built.rows[..dim];
+    let found = built.search(query, everything(5000), usize::MAX, None);
+    assert_same(&found, &built.exact(query, 5000, &|_| false), "all of them");
+}
+
+#[test]
 fn should_refuse_what_codes_cannot_serve_with_a_reason() {
     let train_l1 = train(Metric::Manhattan, 2, &[1.0; 8], &options(2));
     assert!(matches!(train_l1, Err(IndexError::BeyondCodes(_))));
