@@ -12,13 +12,17 @@
 //! Invariant: both ways say the same of every row, except where columns say that they
 //! cannot know.
 
+mod chunk;
 mod error;
 mod lexer;
 mod operators;
 mod parse;
+mod truths;
 
+use crate::attributes::Column;
 use crate::attributes::json::{decode, read_fields};
 use crate::attributes::values::{Value, ValueTable};
+use chunk::Chunk;
 pub use error::FilterError;
 use operators::{Binary, apply, truth};
 use std::sync::Arc;
@@ -97,6 +101,49 @@ impl Filter {
             return false;
         };
         truth(&self.program.run(|field| decoded[field].value()))
+    }
+
+    /// Evaluates the filter over a chunk of `rows` rows. `columns[i]` is the column of
+    /// `fields()[i]`; None says that no row has the field, or, unless `is_complete`,
+    /// that it is not known which do. Sets bit `i` of `pass` where row `i` passes, and
+    /// of `unknown` where only the row's JSON text can tell (never both). Both hold
+    /// `rows.div_ceil(64)` words and come zeroed.
+    ///
+    /// O(rows + distinct values) for each step of the filter.
+    pub fn evaluate(
+        &self,
+        columns: &[Option<Column<'_>>],
+        is_complete: bool,
+        rows: u32,
+        pass: &mut [u64],
+        unknown: &mut [u64],
+    ) {
+        let lacks_columns = columns.iter().any(Option::is_none);
+        if lacks_columns && is_complete {
+            return;
+        }
+        let rows = rows as usize;
+        let chunk = Chunk { columns, rows };
+        let (truths, present) = (chunk.run(&self.program), chunk.present());
+        let yes = truths.yes.iter().zip(&present).map(|(yes, has)| yes & has);
+        // A row that may lack a field, or attributes at all where the filter names no
+        // field, passes only if its text has it.
+        let is_presence_known = !lacks_columns && !columns.is_empty();
+        let rows_that_pass = match is_presence_known {
+            true => pass,
+            false => &mut *unknown,
+        };
+        rows_that_pass
+            .iter_mut()
+            .zip(yes)
+            .for_each(|(word, yes)| *word = yes);
+        if let Some(not_known) = &truths.unknown {
+            let not_known = not_known.iter().zip(&present).map(|(word, has)| word & has);
+            unknown
+                .iter_mut()
+                .zip(not_known)
+                .for_each(|(word, more)| *word |= more);
+        }
     }
 }
 
