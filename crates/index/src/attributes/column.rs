@@ -146,6 +146,14 @@ impl<'a> Column<'a> {
         }
     }
 
+    /// A row's code.
+    pub(crate) fn code(&self, row: usize) -> usize {
+        match self.codes {
+            Codes::Narrow(codes) => codes.get(row).copied().map_or(0, usize::from),
+            Codes::Wide(codes) => codes.get(row).copied().map_or(0, code_of),
+        }
+    }
+
     /// The code of rows whose value only their JSON text holds.
     pub(crate) fn elsewhere(&self) -> Option<u16> {
         self.elsewhere
@@ -153,13 +161,20 @@ impl<'a> Column<'a> {
 }
 
 impl Codes<'_> {
-    /// A row's code.
-    pub(crate) fn get(&self, row: usize) -> usize {
+    /// What rows have by their code, from row `start` on; `by_code` holds something for
+    /// every code there is.
+    pub(crate) fn gather(&self, start: usize, by_code: &[f64], out: &mut [f64]) {
+        out.fill(by_code[0]);
         match self {
-            Codes::Narrow(codes) => codes.get(row).copied().map_or(0, usize::from),
+            Codes::Narrow(codes) => {
+                let codes = codes.iter().skip(start);
+                let pairs = out.iter_mut().zip(codes);
+                pairs.for_each(|(out, code)| *out = by_code[usize::from(*code)]);
+            }
             Codes::Wide(codes) => {
-                let code = codes.get(row).copied().map_or(0, u16::from_le_bytes);
-                usize::from(code)
+                let codes = codes.iter().skip(start);
+                let pairs = out.iter_mut().zip(codes);
+                pairs.for_each(|(out, code)| *out = by_code[code_of(*code)]);
             }
         }
     }
@@ -173,6 +188,10 @@ impl Codes<'_> {
             }
         }
     }
+}
+
+fn code_of(bytes: [u8; 2]) -> usize {
+    usize::from(u16::from_le_bytes(bytes))
 }
 
 fn pad(out: &mut Vec<u8>) {

@@ -5,10 +5,11 @@
 //! the row has. `json` reads a row's text, `values` keeps what was read, `columns`
 //! gathers rows, `column` looks at one column and knows its bytes.
 //!
-//! What becomes of a JSON value is what Redis' FILTER makes of it: numbers are
-//! float64, strings are unescaped, true and false are 1 and 0, null is a value of its
-//! own, an array of those is a tuple. Nested objects, and arrays that hold an array
-//! or an object, are as if the field were missing. Of equal names the first counts.
+//! What becomes of a JSON value is what Redis documents for FILTER: numbers are
+//! float64, strings are texts, true and false are 1 and 0, null is a value of its own,
+//! a flat array of those is a tuple. Nested objects, and arrays that hold an array or
+//! an object, are as if the field were missing. Of equal names the first counts.
+//! Escapes are all decoded, in names too; Redis leaves some as they are written.
 //!
 //! Invariant: a column never says anything else than the row's JSON text would. What
 //! it cannot hold it calls *elsewhere*, which makes the reader ask the text.

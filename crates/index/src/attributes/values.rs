@@ -139,6 +139,13 @@ impl<'a> Values<'a> {
         }
     }
 
+    /// The value where it is a number; for many of them at once.
+    #[inline]
+    pub(crate) fn number(&self, index: usize) -> Option<f64> {
+        let (kind, payload) = self.items.get(index)?;
+        (kind == KIND_NUMBER).then(|| f64::from_le_bytes(payload))
+    }
+
     fn scalars(&self) -> Scalars<'a> {
         Scalars {
             items: self.items,

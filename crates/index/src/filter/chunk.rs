@@ -4,19 +4,21 @@
 //! 1. one value for all rows (literals, and what is computed from them);
 //! 2. one value per code of one field: what uses a single field is computed once per
 //!    distinct value;
-//! 3. one truth per row, as bits: codes are mapped to bits where `and`, `or` and `not`
-//!    meet other fields, or at the end;
+//! 3. one truth per row, as bits: codes are mapped to bits where fields meet in `and`,
+//!    `or` and `not`, or at the end, and where several fields are compared;
 //! 4. one number per row, where several fields meet in arithmetic.
 //!
 //! Rows whose value is elsewhere, and fields without a column in a chunk that is not
-//! complete, are unknown (see `truths`). At the end rows that lack a field are dropped.
+//! complete, are unknown (see `truths`). Rows that lack a field are dropped at the end
+//! by [`Chunk::present`]; until then their results are anything.
 //!
-//! Memory: numbers of a chunk of 32,768 rows are 256 KiB, and fewer than a quarter of
-//! the tokens can wait on the stack in that form (`.a + .b` are three and one operator
-//! more is needed to wait): 8 MiB at most, and one or two of them in any sane filter.
+//! Memory: the numbers of a chunk are 256 KiB. An operand in that form takes two
+//! fields and an operator, and a further operator to wait for the next one, so fewer
+//! than a quarter of the tokens wait: 8 MiB at worst, 256 KiB in `.a + .b > .c`.
 
-use super::operators::{Binary, apply, apply_numeric, is_numeric, number, truth};
-use super::truths::{Truths, Words, combine, either, words_of, words_of_codes};
+use super::numbers::{Numbers, zip};
+use super::operators::{Binary, apply, is_arithmetic, is_numeric, number, truth};
+use super::truths::{Truths, Words, combine, either, push_words, words_of_codes};
 use super::{Program, Step};
 use crate::attributes::Column;
 use crate::attributes::values::{Value, Values};
@@ -30,33 +32,20 @@ pub(super) struct Chunk<'a> {
 /// See the module.
 enum Operand<'a> {
     Constant(Value<'a>),
-    ByCode {
-        column: Column<'a>,
-        field: usize,
-        lanes: Lanes<'a>,
-    },
-    ByRow(RowNumbers),
+    ByCode(usize, Column<'a>, Lanes<'a>),
+    ByRow(Vec<f64>, Option<Words>),
     Truths(Truths),
 }
 
 /// A value per code. Those of "missing" and "elsewhere" are anything: their rows do
 /// not count.
 enum Lanes<'a> {
-    /// The column's own values: code `i + 1` has value `i`.
+    /// The column's own: code `i + 1` has value `i`.
     Values(Values<'a>),
     /// By code.
     Numbers(Vec<f64>),
-}
-
-struct RowNumbers {
-    numbers: Vec<f64>,
-    unknown: Option<Words>,
-}
-
-/// Numbers of one side of an operator.
-enum Side<'n> {
-    Same(f64),
-    Each(std::borrow::Cow<'n, [f64]>),
+    /// By code.
+    Truths(Vec<bool>),
 }
 
 impl<'a> Chunk<'a> {
@@ -92,29 +81,17 @@ impl<'a> Chunk<'a> {
     fn field(&self, field: usize) -> Operand<'a> {
         match self.columns.get(field).copied().flatten() {
             None => Operand::Truths(Truths::unknown(self.words())),
-            Some(column) => Operand::ByCode {
-                column,
-                field,
-                lanes: Lanes::Values(column.values()),
-            },
+            Some(column) => Operand::ByCode(field, column, Lanes::Values(column.values())),
         }
     }
 
     fn not(&self, operand: Operand<'a>) -> Operand<'a> {
         match operand {
             Operand::Constant(value) => Operand::Constant(Value::Number(f64::from(!truth(&value)))),
-            Operand::ByCode {
-                column,
-                field,
-                lanes,
-            } => {
-                let codes = 0..=column.values().len();
-                let numbers = codes.map(|code| f64::from(!truth(&lanes.get(code))));
-                Operand::ByCode {
-                    column,
-                    field,
-                    lanes: Lanes::Numbers(numbers.collect()),
-                }
+            Operand::ByCode(field, column, lanes) => {
+                let mut truths = lanes.truths(codes_of(&column));
+                truths.iter_mut().for_each(|truth| *truth = !*truth);
+                Operand::ByCode(field, column, Lanes::Truths(truths))
             }
             operand => Operand::Truths(self.truths(operand).not()),
         }
@@ -124,13 +101,9 @@ impl<'a> Chunk<'a> {
         if let (Operand::Constant(a), Operand::Constant(b)) = (&a, &b) {
             return Operand::Constant(Value::Number(apply(operator, a, b)));
         }
-        if let Some((column, field)) = the_field(&a, &b) {
-            let lanes = Lanes::Numbers(by_code(operator, &a, &b, column.values().len() + 1));
-            return Operand::ByCode {
-                column,
-                field,
-                lanes,
-            };
+        if let Some((field, column)) = one_field(&a, &b) {
+            let lanes = by_code(operator, &a, &b, codes_of(&column));
+            return Operand::ByCode(field, column, lanes);
         }
         match operator {
             Binary::And => Operand::Truths(self.truths(a).and(self.truths(b))),
@@ -139,17 +112,37 @@ impl<'a> Chunk<'a> {
         }
     }
 
-    /// Operands of several fields, row by row.
+    /// Operands of several fields.
     fn by_row(&self, operator: Binary, a: &Operand<'a>, b: &Operand<'a>) -> Operand<'a> {
         let unknown = either(self.unknown(a), self.unknown(b).as_ref());
-        if is_numeric(operator) {
-            let numbers = zip(operator, &self.numbers(a), &self.numbers(b), self.rows);
-            return Operand::ByRow(RowNumbers { numbers, unknown });
+        if is_arithmetic(operator) {
+            let mut numbers = Vec::with_capacity(self.rows);
+            let take = |block: &[f64]| numbers.extend_from_slice(block);
+            zip(
+                operator,
+                &self.numbers(a),
+                &self.numbers(b),
+                self.rows,
+                take,
+            );
+            return Operand::ByRow(numbers, unknown);
         }
-        let mut yes = vec![0; self.words()];
-        for row in 0..self.rows {
-            let result = apply(operator, &self.value(a, row), &self.value(b, row));
-            yes[row / 64] |= u64::from(result != 0.0) << (row % 64);
+        let mut yes = Vec::with_capacity(self.words());
+        if is_numeric(operator) {
+            let take = |block: &[f64]| push_words(&mut yes, block, |result| result != 0.0);
+            zip(
+                operator,
+                &self.numbers(a),
+                &self.numbers(b),
+                self.rows,
+                take,
+            );
+        } else {
+            yes.resize(self.words(), 0);
+            for row in 0..self.rows {
+                let result = apply(operator, &a.in_row(row), &b.in_row(row));
+                yes[row / 64] |= u64::from(result != 0.0) << (row % 64);
+            }
         }
         Operand::Truths(Truths::new(yes, unknown))
     }
@@ -159,17 +152,16 @@ impl<'a> Chunk<'a> {
         let unknown = self.unknown(&operand);
         match operand {
             Operand::Constant(value) => Truths::all(words, truth(&value)),
-            Operand::ByCode { column, lanes, .. } => {
-                let codes = 0..=column.values().len();
-                let passes: Vec<bool> = codes.map(|code| truth(&lanes.get(code))).collect();
-                let codes = column.codes(self.rows);
-                let yes = words_of_codes(codes, words, |code| {
-                    passes.get(code).is_some_and(|passes| *passes)
-                });
+            Operand::ByCode(_, column, lanes) => {
+                let truths = lanes.truths(codes_of(&column));
+                let is_true = |code: usize| truths.get(code).is_some_and(|truth| *truth);
+                let yes = words_of_codes(column.codes(self.rows), words, is_true);
                 Truths::new(yes, unknown)
             }
-            Operand::ByRow(RowNumbers { numbers, .. }) => {
-                Truths::new(words_of(&numbers, words, |number| number != 0.0), unknown)
+            Operand::ByRow(numbers, _) => {
+                let mut yes = Vec::with_capacity(words);
+                push_words(&mut yes, &numbers, |number| number != 0.0);
+                Truths::new(yes, unknown)
             }
             Operand::Truths(truths) => truths,
         }
@@ -179,50 +171,37 @@ impl<'a> Chunk<'a> {
     fn unknown(&self, operand: &Operand<'a>) -> Option<Words> {
         match operand {
             Operand::Constant(_) => None,
-            Operand::ByCode { column, .. } => {
+            Operand::ByCode(_, column, _) => {
                 let elsewhere = usize::from(column.elsewhere()?);
-                let codes = column.codes(self.rows);
-                Some(words_of_codes(codes, self.words(), |code| {
-                    code == elsewhere
-                }))
+                let is_elsewhere = |code| code == elsewhere;
+                Some(words_of_codes(
+                    column.codes(self.rows),
+                    self.words(),
+                    is_elsewhere,
+                ))
             }
-            Operand::ByRow(RowNumbers { unknown, .. }) => unknown.clone(),
+            Operand::ByRow(_, unknown) => unknown.clone(),
             Operand::Truths(truths) => truths.unknown.clone(),
         }
     }
 
     /// An operand's number in every row.
-    fn numbers<'n>(&self, operand: &'n Operand<'a>) -> Side<'n> {
+    fn numbers<'n>(&self, operand: &'n Operand<'a>) -> Numbers<'n> {
         match operand {
-            Operand::Constant(value) => Side::Same(number(value)),
-            Operand::ByCode { column, lanes, .. } => {
-                let by_code = lanes.numbers();
-                let codes = column.codes(self.rows);
-                let by_row = (0..self.rows).map(|row| by_code[codes.get(row)]);
-                Side::Each(by_row.collect())
+            Operand::Constant(value) => Numbers::Same(number(value)),
+            Operand::ByCode(_, column, lanes) => {
+                let by_code = lanes.numbers().collect(codes_of(column));
+                Numbers::Coded(column.codes(self.rows), by_code)
             }
-            Operand::ByRow(RowNumbers { numbers, .. }) => Side::Each(numbers.into()),
-            Operand::Truths(truths) => {
-                let by_row = (0..self.rows).map(|row| bit(&truths.yes, row));
-                Side::Each(by_row.collect())
-            }
-        }
-    }
-
-    /// An operand's value in one row.
-    fn value(&self, operand: &Operand<'a>, row: usize) -> Value<'a> {
-        match operand {
-            Operand::Constant(value) => *value,
-            Operand::ByCode { column, lanes, .. } => lanes.get(column.codes(self.rows).get(row)),
-            Operand::ByRow(RowNumbers { numbers, .. }) => Value::Number(numbers[row]),
-            Operand::Truths(truths) => Value::Number(bit(&truths.yes, row)),
+            Operand::ByRow(numbers, _) => Numbers::Each(numbers),
+            Operand::Truths(truths) => Numbers::Words(&truths.yes),
         }
     }
 
     /// The rows that have all fields, as far as columns tell.
     pub(super) fn present(&self) -> Words {
         let mut present = vec![u64::MAX; self.words()];
-        if let Some(last) = present.last_mut().filter(|_| self.rows % 64 != 0) {
+        if let Some(last) = present.last_mut().filter(|_| !self.rows.is_multiple_of(64)) {
             *last >>= 64 - self.rows % 64;
         }
         for column in self.columns.iter().flatten() {
@@ -234,94 +213,105 @@ impl<'a> Chunk<'a> {
 }
 
 impl<'a> Operand<'a> {
-    /// The value for a code, of operands that have one per code.
-    fn by_code(&self, code: usize) -> Value<'a> {
+    fn in_row(&self, row: usize) -> Value<'a> {
         match self {
             Operand::Constant(value) => *value,
-            Operand::ByCode { lanes, .. } => lanes.get(code),
-            Operand::ByRow(_) | Operand::Truths(_) => Value::Null,
+            Operand::ByCode(_, column, lanes) => lanes.get(column.code(row)),
+            Operand::ByRow(numbers, _) => Value::Number(numbers[row]),
+            Operand::Truths(truths) => Value::Number(f64::from(truths.is_true(row))),
         }
     }
 }
 
 impl<'a> Lanes<'a> {
     fn get(&self, code: usize) -> Value<'a> {
-        match self {
-            Lanes::Values(values) => {
-                let value = code.checked_sub(1).and_then(|index| values.get(index));
-                value.unwrap_or(Value::Null)
-            }
-            Lanes::Numbers(numbers) => numbers
+        let value = match self {
+            Lanes::Values(values) => code.checked_sub(1).and_then(|index| values.get(index)),
+            Lanes::Numbers(numbers) => numbers.get(code).map(|number| Value::Number(*number)),
+            Lanes::Truths(truths) => truths
                 .get(code)
-                .copied()
-                .map_or(Value::Null, Value::Number),
-        }
+                .map(|truth| Value::Number(f64::from(*truth))),
+        };
+        value.unwrap_or(Value::Null)
     }
 
-    /// By code.
-    fn numbers(&self) -> std::borrow::Cow<'_, [f64]> {
+    fn numbers(&self) -> Numbers<'_> {
         match self {
-            Lanes::Values(values) => {
-                let codes = 0..=values.len();
-                codes.map(|code| number(&self.get(code))).collect()
-            }
-            Lanes::Numbers(numbers) => numbers.into(),
+            Lanes::Values(values) => Numbers::Values(*values),
+            Lanes::Numbers(numbers) => Numbers::Each(numbers),
+            Lanes::Truths(truths) => Numbers::Truths(truths),
+        }
+    }
+
+    fn truths(self, codes: usize) -> Vec<bool> {
+        match self {
+            Lanes::Truths(truths) => truths,
+            lanes => (0..codes).map(|code| truth(&lanes.get(code))).collect(),
         }
     }
 }
 
-fn bit(words: &[u64], row: usize) -> f64 {
-    (words[row / 64] >> (row % 64) & 1) as f64
+/// Codes of a column, 0 for "missing" among them.
+fn codes_of(column: &Column<'_>) -> usize {
+    column.values().len() + 1
 }
 
-/// The field and its column where nothing else than it and constants meet.
-fn the_field<'a>(a: &Operand<'a>, b: &Operand<'a>) -> Option<(Column<'a>, usize)> {
+/// The field and its column where no other field meets it.
+fn one_field<'a>(a: &Operand<'a>, b: &Operand<'a>) -> Option<(usize, Column<'a>)> {
     match (a, b) {
-        (Operand::ByCode { column, field, .. }, Operand::ByCode { field: other, .. })
-            if field == other =>
-        {
-            Some((*column, *field))
-        }
-        (Operand::ByCode { column, field, .. }, Operand::Constant(_))
-        | (Operand::Constant(_), Operand::ByCode { column, field, .. }) => Some((*column, *field)),
+        (Operand::ByCode(a, ..), Operand::ByCode(b, ..)) if a != b => None,
+        (Operand::ByCode(field, column, _), Operand::ByCode(..) | Operand::Constant(_))
+        | (Operand::Constant(_), Operand::ByCode(field, column, _)) => Some((*field, *column)),
         _ => None,
     }
 }
 
-/// An operator over operands of one field and constants: a number per code.
-fn by_code(operator: Binary, a: &Operand<'_>, b: &Operand<'_>, codes: usize) -> Vec<f64> {
+/// An operator over operands of one field and constants.
+fn by_code<'a>(operator: Binary, a: &Operand<'_>, b: &Operand<'_>, codes: usize) -> Lanes<'a> {
+    if is_arithmetic(operator) {
+        let mut numbers = Vec::with_capacity(codes);
+        let take = |block: &[f64]| numbers.extend_from_slice(block);
+        zip(
+            operator,
+            &numbers_by_code(a),
+            &numbers_by_code(b),
+            codes,
+            take,
+        );
+        return Lanes::Numbers(numbers);
+    }
+    let mut truths = Vec::with_capacity(codes);
     if is_numeric(operator) {
-        return zip(operator, &by_code_numbers(a), &by_code_numbers(b), codes);
+        let take = |block: &[f64]| truths.extend(block.iter().map(|result| *result != 0.0));
+        zip(
+            operator,
+            &numbers_by_code(a),
+            &numbers_by_code(b),
+            codes,
+            take,
+        );
+    } else {
+        truths.extend(
+            (0..codes).map(|code| {
+                apply(operator, &value_by_code(a, code), &value_by_code(b, code)) != 0.0
+            }),
+        );
     }
-    let codes = 0..codes;
-    codes
-        .map(|code| apply(operator, &a.by_code(code), &b.by_code(code)))
-        .collect()
+    Lanes::Truths(truths)
 }
 
-fn by_code_numbers<'n>(operand: &'n Operand<'_>) -> Side<'n> {
+fn numbers_by_code<'n>(operand: &'n Operand<'_>) -> Numbers<'n> {
     match operand {
-        Operand::ByCode { lanes, .. } => Side::Each(lanes.numbers()),
-        Operand::Constant(value) => Side::Same(number(value)),
-        _ => Side::Same(0.0),
+        Operand::ByCode(_, _, lanes) => lanes.numbers(),
+        Operand::Constant(value) => Numbers::Same(number(value)),
+        Operand::ByRow(..) | Operand::Truths(_) => Numbers::Same(0.0),
     }
 }
 
-/// A numeric operator over both sides' numbers.
-fn zip(operator: Binary, a: &Side<'_>, b: &Side<'_>, count: usize) -> Vec<f64> {
-    match (a, b) {
-        (Side::Same(a), Side::Same(b)) => vec![apply_numeric(operator, *a, *b); count],
-        (Side::Same(a), Side::Each(b)) => {
-            b.iter().map(|b| apply_numeric(operator, *a, *b)).collect()
-        }
-        (Side::Each(a), Side::Same(b)) => {
-            a.iter().map(|a| apply_numeric(operator, *a, *b)).collect()
-        }
-        (Side::Each(a), Side::Each(b)) => {
-            let pairs = a.iter().zip(b.iter());
-            pairs
-                .map(|(a, b)| apply_numeric(operator, *a, *b))
-                .collect()
-        }
+fn value_by_code<'a>(operand: &Operand<'a>, code: usize) -> Value<'a> {
+    match operand {
+        Operand::ByCode(_, _, lanes) => lanes.get(code),
+        Operand::Constant(value) => *value,
+        Operand::ByRow(..) | Operand::Truths(_) => Value::Null,
     }
 }

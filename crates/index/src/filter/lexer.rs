@@ -7,6 +7,7 @@
 //! Different from Redis on purpose, where only its accidents differ:
 //! - Escapes in strings are decoded, as in JSON; other escaped characters stand for
 //!   themselves. (Redis long kept the backslashes, so that no such string matched.)
+//!   What a JSON library writes for a string is thus a string here.
 //! - Numbers may have a signed exponent; `null` may stand before a parenthesis.
 //! - `true` and `false` are 1 and 0, and may stand in tuples, as may null.
 
@@ -168,7 +169,10 @@ impl<'a> Lexer<'a> {
     /// At the opening quote.
     fn string(&mut self) -> Result<Decoded<'a>, FilterError> {
         let start = self.at;
-        let quote = self.rest().starts_with('\'').then_some('\'').unwrap_or('"');
+        let quote = match self.rest().starts_with('\'') {
+            true => '\'',
+            false => '"',
+        };
         self.at += 1;
         let mut decoded = Cow::Borrowed("");
         loop {

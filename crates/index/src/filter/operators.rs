@@ -124,6 +124,12 @@ pub(super) fn is_numeric(operator: Binary) -> bool {
     !matches!(operator, Equal | NotEqual | In | And | Or)
 }
 
+/// Whether the result is a number, not a truth.
+pub(super) fn is_arithmetic(operator: Binary) -> bool {
+    // Those that bind firmer than comparisons.
+    operator.precedence() > Binary::Equal.precedence()
+}
+
 /// The result of two numbers for the operators that are [`is_numeric`]; the others
 /// have none.
 #[inline(always)]

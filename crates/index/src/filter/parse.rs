@@ -18,7 +18,7 @@ use crate::attributes::json::Decoded;
 use crate::attributes::values::Value;
 use std::fmt::Write;
 
-/// What waits for its right operand; with the place in the text.
+/// What waits for its right operand, or for its other parenthesis (with its place).
 enum Waiting {
     Open(usize),
     Not,

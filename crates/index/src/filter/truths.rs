@@ -42,6 +42,10 @@ impl Truths {
         }
     }
 
+    pub(super) fn is_true(&self, row: usize) -> bool {
+        self.yes[row / 64] >> (row % 64) & 1 == 1
+    }
+
     pub(super) fn not(mut self) -> Self {
         self.yes.iter_mut().for_each(|word| *word = !*word);
         Self::new(self.yes, self.unknown)
@@ -97,32 +101,33 @@ pub(super) fn words_of_codes(
     words: usize,
     test: impl Fn(usize) -> bool,
 ) -> Words {
+    let mut out = Vec::with_capacity(words);
     match codes {
-        Codes::Narrow(codes) => words_of(codes, words, |code| test(usize::from(code))),
-        Codes::Wide(codes) => words_of(codes, words, |code| {
+        Codes::Narrow(codes) => push_words(&mut out, codes, |code| test(usize::from(code))),
+        Codes::Wide(codes) => push_words(&mut out, codes, |code| {
             test(usize::from(u16::from_le_bytes(code)))
         }),
     }
+    out.resize(words, 0);
+    out
 }
 
-/// The rows whose item passes the test; rows past the items do not.
-pub(super) fn words_of<T: Copy>(items: &[T], words: usize, test: impl Fn(T) -> bool) -> Words {
-    let mut out = vec![0; words];
+/// Appends the items that pass the test, in whole words.
+pub(super) fn push_words<T: Copy>(out: &mut Words, items: &[T], test: impl Fn(T) -> bool) {
     let (blocks, rest) = items.as_chunks::<64>();
-    for (word, block) in out.iter_mut().zip(blocks) {
+    for block in blocks {
         // Truths first, as bytes, then bits: the first loop is what the compiler turns
         // into vectors where the test allows it.
         let truths = block.map(|item| u8::from(test(item)));
-        for (place, eight) in truths.as_chunks::<8>().0.iter().enumerate() {
-            *word |= bits_of_bytes(*eight) << (8 * place);
-        }
+        let eights = truths.as_chunks::<8>().0.iter().enumerate();
+        out.push(eights.fold(0, |word, (place, eight)| {
+            word | bits_of_bytes(*eight) << (8 * place)
+        }));
     }
-    if let Some(word) = out.get_mut(blocks.len()) {
-        for (bit, item) in rest.iter().enumerate() {
-            *word |= u64::from(test(*item)) << bit;
-        }
+    if !rest.is_empty() {
+        let bits = rest.iter().enumerate();
+        out.push(bits.fold(0, |word, (bit, item)| word | u64::from(test(*item)) << bit));
     }
-    out
 }
 
 /// Eight bytes of 0 or 1 as eight bits. The factor moves byte `i`'s bit to bit
