@@ -20,6 +20,7 @@ use crate::compact::{Policy, Spec, plan_compaction};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Feed;
 use crate::pools::Pools;
+use crate::search::FilterCache;
 use crate::snapshot::Snapshot;
 use crate::state::{Delta, IncarnationState, NewSource};
 
@@ -34,6 +35,8 @@ pub struct Context {
     pub spool: PathBuf,
     /// Blocks of exact vectors and index pages, shared by all segments.
     pub cache: BlockCache,
+    /// What passes filters, by segment.
+    pub filters: FilterCache,
     /// Threads for searches and for background work.
     pub pools: Pools,
 }

@@ -35,6 +35,7 @@ use crate::error::{Error, Result};
 use crate::gc::retire;
 use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Context, Incarnation};
 use crate::pools::Pools;
+use crate::search::FilterCache;
 use crate::state::{IncarnationState, NewSource, Schema, Source};
 
 /// The format of everything below a lake's root.
@@ -112,6 +113,7 @@ impl Lake {
             components: options.components,
             spool: options.spool,
             cache: BlockCache::new(options.cache_bytes),
+            filters: FilterCache::default(),
             pools: Pools::new(options.search_threads)?,
         };
         let catalog = open_catalog(&store, &context).await?;

@@ -54,7 +54,8 @@ const NOT_THERE_YET: Stored = {
 const COST = {
   segmentsListed: 1,
   segmentsExact: 2,
-  segmentsWithoutRows: 3,
+  segmentsPruned: 3,
+  rowsPassed: 14,
   centroids: 4,
   lists: 5,
   memtableRows: 6,
@@ -66,7 +67,7 @@ const COST = {
   requests: 12,
   bytesRead: 13,
 };
-const STAGES = { feed: 21, lists: 22, codes: 23, rerank: 24, exact: 25, names: 26, total: 27 };
+const STAGES = { feed: 21, filter: 28, lists: 22, codes: 23, rerank: 24, exact: 25, names: 26, total: 27 };
 
 export function failure(code: string, message: string): Error {
   return Object.assign(new Error(message), { code });

@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 /// Attributes of the rows of one chunk while it grows. See the module.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Columns {
     rows: u32,
     columns: Vec<Growing>,
@@ -33,6 +33,7 @@ pub struct Columns {
 }
 
 /// One column of a growing chunk.
+#[derive(Debug)]
 struct Growing {
     name: String,
     values: ValueTable,
@@ -45,6 +46,7 @@ struct Growing {
 }
 
 /// One byte a row until a 256th value comes.
+#[derive(Debug)]
 enum GrowingCodes {
     Narrow(Vec<u8>),
     Wide(Vec<[u8; 2]>),

@@ -338,12 +338,8 @@ fn should_refuse_to_promote_what_is_behind_and_roll_back_after_promoting() {
             }
         );
         let query = Search {
-            vector: vec![0.0; 3],
-            k: 9,
-            score_min: None,
-            with_attrs: false,
-            effort: None,
             truth: true,
+            ..Search::new(vec![0.0; 3], 9)
         };
         assert_eq!(
             target

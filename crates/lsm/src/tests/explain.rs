@@ -57,7 +57,7 @@ fn should_count_segments_and_rows_by_how_they_were_searched() {
         let answers = explain(&reader, &query(1, false)).await;
         let cost = answers.costs[0];
         assert_eq!((cost.segments_listed, cost.centroids), (1, 1));
-        assert_eq!((cost.segments_exact, cost.segments_without_rows), (2, 1));
+        assert_eq!((cost.segments_exact, cost.segments_pruned), (2, 1));
         assert_eq!(cost.memtable_rows, IN_MEMORY);
         assert!(cost.lists > 0 && cost.rows_reranked > 0 && cost.waves > 0);
         let exact = 2000 + IN_MEMORY;
@@ -68,7 +68,7 @@ fn should_count_segments_and_rows_by_how_they_were_searched() {
 
         let all = explain(&reader, &query(1, true)).await.costs[0];
         assert_eq!((all.segments_listed, all.centroids, all.lists), (0, 0, 0));
-        assert_eq!((all.segments_exact, all.segments_without_rows), (3, 1));
+        assert_eq!((all.segments_exact, all.segments_pruned), (3, 1));
         assert_eq!(all.rows_scanned, ROWS + IN_MEMORY);
         assert_eq!((all.rows_reranked, all.waves), (0, 0));
 

@@ -15,7 +15,7 @@ use crate::testing::*;
 use crate::{Answers, Ended, ErrorKind, GcOptions, Incarnation, Policy, Schema, Scope, Search};
 
 const DIM: usize = 48;
-const CLUSTERS: u64 = 40;
+pub(super) const CLUSTERS: u64 = 40;
 const LISTS: u32 = 60;
 const NO_GRACE: GcOptions = GcOptions {
     grace_ms: 0,
@@ -30,7 +30,7 @@ fn random(state: &mut u64) -> f32 {
 }
 
 /// Row `n`: near one of the clusters' centres.
-fn vector(n: u64) -> Vec<f32> {
+pub(super) fn vector(n: u64) -> Vec<f32> {
     let mut centre = (n % CLUSTERS + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut own = (n + 1).wrapping_mul(0xd1b5_4a32_d192_ed03);
     let mut next = || random(&mut centre) + 0.8 * random(&mut own);
@@ -127,12 +127,8 @@ async fn listed(metric: Metric) -> (Site, Arc<Incarnation>) {
 
 pub(super) fn query(n: u64, truth: bool) -> Search {
     Search {
-        vector: vector(1_000_000 + n),
-        k: 10,
-        score_min: None,
-        with_attrs: false,
-        effort: None,
         truth,
+        ..Search::new(vector(1_000_000 + n), 10)
     }
 }
 

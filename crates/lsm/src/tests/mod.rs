@@ -4,6 +4,7 @@ mod bad_input;
 mod crash;
 mod explain;
 mod faults;
+mod filters;
 mod invariants;
 mod lists;
 mod model;
