@@ -500,7 +500,7 @@ fn should_say_the_same_of_many_rows_with_many_values() {
         ".a + .b > 900 and .b >= 2",
         ".a % 3 == .b",
         "(.a > 1000) + (.b > 500) == 1",
-        "not (.a > .b or .c < 700)",
+        "not (.a > .b * 100 or .c < 700)",
         "((.a < .b) == (.b < .c)) * 2 > 1",
     ] {
         let filter = Filter::parse(text).unwrap();
