@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod crash;
+mod damage;
 mod explain;
 mod faults;
 mod filters;
