@@ -56,6 +56,7 @@ async fn open(folder: &std::path::Path, cache_bytes: usize) -> Result<Arc<Lake>,
         cache_bytes,
         components: Context::new(system_clock()),
         search_threads: 0,
+        recall_sample_ratio: 0.0,
     });
     Ok(opened.await?)
 }

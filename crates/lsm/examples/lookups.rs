@@ -50,6 +50,7 @@ async fn open(folder: &std::path::Path, role: &str) -> Result<std::sync::Arc<Lak
         cache_bytes: option("--cache-mib", 64) << 20,
         components: Context::new(system_clock()),
         search_threads: 0,
+        recall_sample_ratio: 0.0,
     });
     Ok(lake.await?)
 }

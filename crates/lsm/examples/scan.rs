@@ -69,6 +69,7 @@ async fn measure(
         cache_bytes: rows * dim * 4 * 2,
         components: Context::new(system_clock()),
         search_threads: threads,
+        recall_sample_ratio: 0.0,
     })
     .await?;
     let schema = Schema {

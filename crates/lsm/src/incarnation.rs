@@ -20,6 +20,7 @@ use crate::compact::{Policy, Spec, plan_compaction};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Feed;
 use crate::pools::Pools;
+use crate::search::Sampler;
 use crate::snapshot::Snapshot;
 use crate::state::{Delta, IncarnationState, NewSource};
 
@@ -36,6 +37,8 @@ pub struct Context {
     pub cache: BlockCache,
     /// Threads for searches and for background work.
     pub pools: Pools,
+    /// Compares live searches with exact ones.
+    pub recall: Arc<Sampler>,
 }
 
 /// An open incarnation; see the file header.

@@ -18,6 +18,7 @@
 mod cost;
 mod flat;
 mod listed;
+mod recall;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
@@ -35,6 +36,8 @@ pub use self::cost::{Cost, Stages};
 use self::cost::{Stage, Watch};
 use self::flat::scan_feed;
 pub use self::listed::EF_DEFAULT;
+use self::recall::Sample;
+pub use self::recall::{RECALL_BOUNDS, RecallCounts, Sampler};
 
 use crate::error::{Error, Result};
 use crate::incarnation::{Incarnation, VIEWS_MAX, overtaken};
@@ -248,6 +251,15 @@ impl Incarnation {
             }
         }
         drop(lap);
+        let sampler = &self.context.recall;
+        let by_lists = |query: &&usize| costs[**query].segments_listed > 0;
+        for query in by_code.iter().filter(by_lists) {
+            if sampler.chooses() {
+                let search = (&queries[*query], metric);
+                let sample = Sample::new(search, (&snapshot, &shadows), &listed, &found[*query]);
+                sample.compare(sampler, &self.context.pools);
+            }
+        }
         let lap = watch.stage(Stage::Names);
         let hits = finish(&group, metric, found).await?;
         drop(lap);

@@ -153,7 +153,7 @@ pub(super) fn scan_feed(
     (named.collect(), rows)
 }
 
-fn scan_block(
+pub(super) fn scan_block(
     queries: &[Query<'_>],
     view: &SegmentView,
     block: &VectorBlock,

@@ -28,6 +28,7 @@ use crate::append::{Appended, Batch, OnBad};
 use crate::error::Result;
 use crate::incarnation::{Context, Incarnation};
 use crate::pools::Pools;
+use crate::search::Sampler;
 use crate::state::{IncarnationState, Schema, Source};
 use crate::{MergeOptions, Merged, Policy, Spec};
 
@@ -104,6 +105,7 @@ impl Site {
             // One block of the tests' segments at a time: most reads go to the store.
             cache: BlockCache::new(4096),
             pools: Pools::new(2).expect("threads"),
+            recall: Sampler::new(0.0, 0),
         }
     }
 

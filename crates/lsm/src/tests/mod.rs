@@ -7,3 +7,4 @@ mod invariants;
 mod lists;
 mod model;
 mod patches;
+mod recall;
