@@ -27,7 +27,8 @@ let node: Vexlake;
 let redis: Redis;
 
 beforeAll(async () => {
-  const config = { log: { kind: "local" }, query: { resp: "127.0.0.1:0", http: "127.0.0.1:0" } };
+  const query = { resp: "127.0.0.1:0", http: "127.0.0.1:0", recall_sample_ratio: 1 };
+  const config = { log: { kind: "local" }, query };
   node = await startVexlake("up", { dir: folder.path, config });
   redis = redisOf(node);
 });
@@ -137,6 +138,21 @@ describe("a collection that has grown", () => {
     expect(answer.results.map(({ id }) => id)).toEqual(["row-77"]);
     expect(await nearest(floatBytes(near(1)), "FILTER", ".nothing == 1")).toEqual([]);
     await expect(nearest(floatBytes(near(1)), "FILTER", ".row >")).rejects.toThrow("FILTER expression");
+  });
+
+  it("should measure its own recall while it is searched", async () => {
+    const measured = async (name: string): Promise<number> => {
+      const lines = (await (await fetch(`${node.http}/metrics`)).text()).split("\n");
+      const line = lines.find((found) => found.startsWith(`vexlake_query_recall_${name}`));
+      return Number(line?.slice(line.lastIndexOf(" ")));
+    };
+    // The searches above: one is compared at a time, and the others are dropped.
+    await expect.poll(() => measured("ratio_count"), { timeout: 20_000 }).toBeGreaterThan(0);
+    const [sum, count] = [await measured("ratio_sum"), await measured("ratio_count")];
+    expect(sum / count).toBeGreaterThan(0.5);
+    expect(sum / count).toBeLessThanOrEqual(1);
+    expect(await measured('samples_total{outcome="dropped"')).toBeGreaterThan(0);
+    expect(await measured('samples_total{outcome="failed"')).toBe(0);
   });
 
   it("should find at once what is written, and nothing that is deleted, beside the lists", async () => {

@@ -53,7 +53,8 @@ pub use incarnation::{Context, Incarnation};
 pub use lake::{FORMAT, Lake, LakeCollected, LakeGcOptions, LakeInfo, LakeOptions, Orphan};
 pub use pools::Pools;
 pub use search::{
-    Answers, Cost, EF_DEFAULT, FilterCache, Hit, K_MAX, Scope, Search, Stages, check_vector,
+    Answers, Cost, EF_DEFAULT, FilterCache, Hit, K_MAX, RECALL_BOUNDS, RecallCounts, Sampler,
+    Scope, Search, Stages, check_vector,
 };
 pub use snapshot::Snapshot;
 pub use state::{

@@ -21,6 +21,7 @@ mod cost;
 mod flat;
 mod listed;
 mod mask;
+mod recall;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
@@ -39,6 +40,8 @@ use self::cost::{Stage, Watch};
 use self::flat::{Scanned, scan_feed};
 pub use self::listed::EF_DEFAULT;
 pub use self::mask::FilterCache;
+use self::recall::Sample;
+pub use self::recall::{RECALL_BOUNDS, RecallCounts, Sampler};
 
 use crate::error::{Error, Result};
 use crate::incarnation::{Incarnation, VIEWS_MAX, overtaken};
@@ -277,6 +280,20 @@ impl Incarnation {
             }
         }
         drop(lap);
+        let sampler = &self.context.recall;
+        let by_lists = |query: &&usize| costs[**query].segments_listed > 0;
+        for query in by_code.iter().filter(by_lists) {
+            if sampler.chooses() {
+                let search = (&queries[*query], metric);
+                let sample = Sample::new(
+                    search,
+                    (&snapshot, masks.of(*query)),
+                    &listed,
+                    &found[*query],
+                );
+                sample.compare(sampler, &self.context.pools);
+            }
+        }
         let lap = watch.stage(Stage::Names);
         let hits = finish(&group, metric, found).await?;
         drop(lap);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use rayon::prelude::*;
+use roaring::RoaringBitmap;
 use vexlake_distance::TopK;
 use vexlake_index::{Query, scan};
 use vexlake_segment::VectorBlock;
@@ -17,6 +18,7 @@ use super::{Candidate, Group, Place, Search};
 use crate::error::{Error, Result};
 use crate::feed::View;
 use crate::incarnation::Incarnation;
+use crate::snapshot::SegmentView;
 
 /// Missing blocks in flight between store and scan: 64 MiB of a megabyte each.
 pub(super) const WAVE_BLOCKS: usize = 64;
@@ -33,7 +35,7 @@ pub(super) struct Scanned {
 }
 
 impl Scanned {
-    fn new(k: usize) -> Self {
+    pub(super) fn new(k: usize) -> Self {
         Self {
             top: TopK::new(k),
             rows: 0,
@@ -123,8 +125,10 @@ impl Incarnation {
         found: &mut Vec<Scanned>,
     ) {
         let scan_all = |mut found: Vec<Scanned>, (number, block): &Loaded| {
+            let view = group.views[*number];
+            let segment = (*number, view, group.shadows.get(&view.id()));
             for (one, found) in seeing.iter().zip(&mut found) {
-                scan_block(group, one, *number, block, found);
+                scan_block(&one.query, one.mask, segment, block, found);
             }
             found
         };
@@ -190,19 +194,18 @@ pub(super) fn scan_feed(
     (named.collect(), rows)
 }
 
-fn scan_block(
-    group: &Group<'_>,
-    one: &Seeing<'_>,
-    number: usize,
+pub(super) fn scan_block(
+    query: &Query<'_>,
+    mask: &Mask,
+    (number, view, feed): (usize, &SegmentView, Option<&Arc<RoaringBitmap>>),
     block: &VectorBlock,
     found: &mut Scanned,
 ) {
-    let view = group.views[number];
     let first = block.first_row;
     let rows = first..first + block.rows();
-    let (words, feed) = (one.mask.hidden(number), group.shadows.get(&view.id()));
+    let words = mask.hidden(number);
     let masked = match words {
-        Some(_) => one.mask.seen_in(number, rows.clone()) < u64::from(block.rows()),
+        Some(_) => mask.seen_in(number, rows.clone()) < u64::from(block.rows()),
         None => {
             view.shadow.range_cardinality(rows.clone()) > 0
                 || feed.is_some_and(|bits| bits.range_cardinality(rows.clone()) > 0)
@@ -215,16 +218,16 @@ fn scan_block(
     let by_bitmap = |row: u32| {
         view.shadow.contains(first + row) || feed.is_some_and(|bits| bits.contains(first + row))
     };
-    let mask: Option<&dyn Fn(u32) -> bool> = match (masked, words) {
+    let hidden: Option<&dyn Fn(u32) -> bool> = match (masked, words) {
         (false, _) => None,
         (true, Some(_)) => Some(&by_word),
         (true, None) => Some(&by_bitmap),
     };
-    found.rows += match one.mask.filter {
-        Some(_) => one.mask.seen_in(number, rows),
+    found.rows += match mask.filter {
+        Some(_) => mask.seen_in(number, rows),
         None => u64::from(block.rows()),
     };
     let base = (number as u64) << 32 | u64::from(first);
     let (values, norms) = (block.values(), block.norms());
-    scan(&one.query, values, norms, mask, base, &mut found.top);
+    scan(query, values, norms, hidden, base, &mut found.top);
 }

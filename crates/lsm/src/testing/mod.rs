@@ -28,7 +28,7 @@ use crate::append::{Appended, Batch, OnBad};
 use crate::error::Result;
 use crate::incarnation::{Context, Incarnation};
 use crate::pools::Pools;
-use crate::search::FilterCache;
+use crate::search::{FilterCache, Sampler};
 use crate::state::{IncarnationState, Schema, Source};
 use crate::{MergeOptions, Merged, Policy, Spec};
 
@@ -106,6 +106,7 @@ impl Site {
             cache: BlockCache::new(4096),
             filters: FilterCache::default(),
             pools: Pools::new(2).expect("threads"),
+            recall: Sampler::new(0.0, 0),
         }
     }
 

@@ -53,8 +53,17 @@ async fn flush_rows(writer: &Incarnation, rows: Range<u64>) {
 
 /// Appends rows whose offsets are their numbers, with these as attributes.
 pub(super) async fn append_rows(writer: &Incarnation, rows: Range<u64>) {
+    append_vectors(writer, rows, vector).await;
+}
+
+/// As [`append_rows`] with vectors of the test's own.
+pub(super) async fn append_vectors(
+    writer: &Incarnation,
+    rows: Range<u64>,
+    vector_of: impl Fn(u64) -> Vec<f32>,
+) {
     let upsert = |n: u64| {
-        let floats = vector(n).iter().flat_map(|x| x.to_le_bytes()).collect();
+        let floats = vector_of(n).iter().flat_map(|x| x.to_le_bytes()).collect();
         let key = format!("k{n}").into_bytes();
         let attrs = format!("{{\"n\":{n}}}").into_bytes();
         [Some(key), Some(floats), None, Some(attrs), None, None, None]

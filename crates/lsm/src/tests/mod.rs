@@ -10,3 +10,4 @@ mod invariants;
 mod lists;
 mod model;
 mod patches;
+mod recall;
