@@ -54,8 +54,9 @@ const QUERIES_MAX: usize = 16;
 /// Rows that pass a filter, at most, whose exact keys are computed at once: each costs some
 /// quarter of a microsecond, and codes would have them looked at anyway.
 const FEW_ROWS: u64 = 200;
-/// How lists grow as a filter thins rows out, as the power of 1 ÷ its share.
-const REACH: f64 = 0.7;
+/// How lists grow as a filter thins rows out, as the power of 1 ÷ its share. Where queries lay
+/// in clusters none of whose rows passed, 0.7 found .95 of the nearest, 0.8 .98, 0.9 .99.
+const REACH: f64 = 0.8;
 /// By how much the lists grow where too few rows were found.
 const WIDEN: u64 = 4;
 
@@ -353,7 +354,8 @@ impl Version<'_> {
 /// The nearest k that pass are, of all rows, the nearest r: k ÷ share where the filter has
 /// nothing to do with the query, k in the midst of its own topic, any number far from it. The
 /// lists that hold the nearest r grow as a power of r ÷ k ([`REACH`]); r is counted as lists
-/// are walked, nearest first, until k rows that pass were seen.
+/// are walked, nearest first, until k rows that pass were seen. Lists in which none passes
+/// cost nothing and do not count.
 fn choose_passing(
     walk: &mut Walk,
     version: &Version<'_>,
@@ -370,15 +372,16 @@ fn choose_passing(
     loop {
         let mut chosen = walk.choose(version.centroids, looked_at).to_vec();
         chosen.sort_unstable_by(|a, b| a.key.total_cmp(&b.key));
-        let (mut rank, mut found) = (0.0, 0.0);
-        let enough = chosen.iter().enumerate().position(|(place, list)| {
+        let (mut rank, mut found, mut with_rows) = (0.0, 0.0, 0.0);
+        let enough = chosen.iter().position(|list| {
             let (rows, seen) = version.rows_of_list(mask, list.list);
             if found < wanted {
                 let part = ((wanted - found) / seen as f64).min(1.0);
                 rank += part * rows as f64;
             }
             found += seen as f64;
-            found >= enough_rows && (place + 1) as f64 >= reach(rank)
+            with_rows += f64::from(u8::from(seen > 0));
+            found >= enough_rows && with_rows >= reach(rank)
         });
         match enough {
             Some(last) => chosen.truncate(last + 1),
