@@ -190,6 +190,7 @@ fn should_compare_mixed_types_as_numbers() {
         ".z != 0",
         "not .z",
         ".n != null",
+        "0 != null and .x != null and null != 0",
         ".yes == 1",
         ".yes == true",
         "not .e",
@@ -334,6 +335,9 @@ fn should_name_fields_once_and_spell_programs_alike() {
     assert_eq!(filter.text(), ".b > 1.0 and ( .a == \"x\" or not .b )");
     let same = Filter::parse(".b > 1e0 and (.a == \"\\u0078\" or not .b)").unwrap();
     assert_eq!(filter, same);
+    let quoted = Filter::parse(r#".a == '"\\\''"#).unwrap();
+    assert_eq!(quoted.text(), r#".a == "\"\\'""#);
+    assert_eq!(quoted, Filter::parse(quoted.text()).unwrap());
 }
 
 fn column_bytes(rows: &[Option<&str>], field: &str) -> Vec<u8> {
@@ -539,6 +543,12 @@ fn should_refuse_bytes_of_another_number_of_rows_or_of_another_length() {
     for len in 0..bytes.len() {
         refused(&bytes[..len], 2);
     }
+    // Texts in another order than their values: valid places, but not as written.
+    let texts = [r#"{"f": "ab"}"#, r#"{"f": "cd"}"#, r#"{"f": "ef"}"#].map(Some);
+    let mut swapped = column_bytes(&texts, "f");
+    Column::decode(&swapped, 3).unwrap();
+    swapped[24..40].rotate_left(8);
+    refused(&swapped, 3);
     // Every bit outside of a number or a code is checked; those two may become another.
     for bit in 0..8 * bytes.len() {
         let mut flipped = bytes.clone();
