@@ -57,6 +57,7 @@ async fn open(folder: &std::path::Path, cache_bytes: usize) -> Result<Arc<Lake>,
         components: Context::new(system_clock()),
         search_threads: 0,
         recall_sample_ratio: 0.0,
+        warm_bytes: 0,
     });
     Ok(opened.await?)
 }

@@ -51,6 +51,7 @@ async fn open(folder: &std::path::Path, role: &str) -> Result<std::sync::Arc<Lak
         components: Context::new(system_clock()),
         search_threads: 0,
         recall_sample_ratio: 0.0,
+        warm_bytes: 0,
     });
     Ok(lake.await?)
 }

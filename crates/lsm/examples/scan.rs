@@ -70,6 +70,7 @@ async fn measure(
         components: Context::new(system_clock()),
         search_threads: threads,
         recall_sample_ratio: 0.0,
+        warm_bytes: 0,
     })
     .await?;
     let schema = Schema {

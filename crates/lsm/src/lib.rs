@@ -38,6 +38,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod warm;
 
 pub use catalog::{CatalogState, Mapping};
 pub use compact::{
@@ -62,3 +63,4 @@ pub use state::{
     NewSource, Schema, Source,
 };
 pub use verify::{Report, Verification};
+pub use warm::{WarmCounts, Warming};

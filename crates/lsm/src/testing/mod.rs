@@ -106,6 +106,7 @@ impl Site {
             cache: BlockCache::new(4096),
             pools: Pools::new(2).expect("threads"),
             recall: Sampler::new(0.0, 0),
+            warming: Arc::default(),
         }
     }
 

@@ -8,3 +8,4 @@ mod lists;
 mod model;
 mod patches;
 mod recall;
+mod warm;
