@@ -38,6 +38,8 @@ export interface OpenOptions {
   searchThreads?: number;
   /** Share of searches through lists that are compared with exact ones, 0 to 1. */
   recallSampleRatio?: number;
+  /** Bytes of new segments that are read before searches see them; 0 by default. */
+  warmBytes?: number;
 }
 
 export interface SourceOptions {
@@ -276,7 +278,7 @@ export declare class Lake {
    */
   verify(step: VerifyStep): Promise<string>;
   /**
-   * Counters as JSON: cache, store, recall of live searches (`byBound`: those above the bound before and up to
+   * Counters as JSON: cache, store, what was warmed, recall of live searches (`byBound`: those above the bound before and up to
    * each of `bounds`), invariants ({id: {checks, violations}}).
    */
   metrics(): string;

@@ -140,19 +140,25 @@ describe("a collection that has grown", () => {
     await expect(nearest(floatBytes(near(1)), "FILTER", ".row >")).rejects.toThrow("FILTER expression");
   });
 
-  it("should measure its own recall while it is searched", async () => {
+  it("should measure its own recall while it is searched, and warm what is new", async () => {
     const measured = async (name: string): Promise<number> => {
       const lines = (await (await fetch(`${node.http}/metrics`)).text()).split("\n");
-      const line = lines.find((found) => found.startsWith(`vexlake_query_recall_${name}`));
+      const line = lines.find((found) => found.startsWith(`vexlake_${name}`));
       return Number(line?.slice(line.lastIndexOf(" ")));
     };
     // The searches above: one is compared at a time, and the others are dropped.
-    await expect.poll(() => measured("ratio_count"), { timeout: 20_000 }).toBeGreaterThan(0);
-    const [sum, count] = [await measured("ratio_sum"), await measured("ratio_count")];
+    await expect.poll(() => measured("query_recall_ratio_count"), { timeout: 20_000 }).toBeGreaterThan(0);
+    const [sum, count] = [
+      await measured("query_recall_ratio_sum"),
+      await measured("query_recall_ratio_count"),
+    ];
     expect(sum / count).toBeGreaterThan(0.5);
     expect(sum / count).toBeLessThanOrEqual(1);
-    expect(await measured('samples_total{outcome="dropped"')).toBeGreaterThan(0);
-    expect(await measured('samples_total{outcome="failed"')).toBe(0);
+    expect(await measured('query_recall_samples_total{outcome="dropped"')).toBeGreaterThan(0);
+    expect(await measured('query_recall_samples_total{outcome="failed"')).toBe(0);
+    // What flushes, rewrites and merges brought was read ahead of these searches.
+    expect(await measured("warmed_segments")).toBeGreaterThan(0);
+    expect(await measured("warmed_bytes")).toBeGreaterThan(0);
   });
 
   it("should find at once what is written, and nothing that is deleted, beside the lists", async () => {

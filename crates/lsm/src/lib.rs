@@ -38,6 +38,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod warm;
 
 pub use catalog::{CatalogState, Mapping};
 pub use compact::{
@@ -63,3 +64,4 @@ pub use state::{
 };
 pub use verify::{Report, Verification};
 pub use vexlake_index::{Filter, FilterError};
+pub use warm::{WarmCounts, Warming};

@@ -30,6 +30,9 @@ struct OpenOptions {
     /// Share of searches through lists that are compared with exact ones, 0 to 1.
     #[serde(default)]
     recall_sample_ratio: f64,
+    /// Bytes of new segments that are read before searches see them.
+    #[serde(default)]
+    warm_bytes: u64,
 }
 
 /// 1 GiB: two million 128-d vectors.
@@ -54,6 +57,7 @@ pub async fn open(options: &str) -> Result<Arc<Lake>> {
         components,
         search_threads: options.search_threads,
         recall_sample_ratio: options.recall_sample_ratio,
+        warm_bytes: options.warm_bytes,
     };
     Ok(Lake::open(options).await?)
 }

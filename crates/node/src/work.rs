@@ -185,13 +185,17 @@ impl Lake {
                 )
             })
             .collect();
+        let warmed = self.lake.warmed();
+        let warmed = json!({
+            "segments": warmed.segments, "bytes": warmed.bytes, "cut": warmed.cut,
+        });
         let recall = self.lake.recall();
         let recall = json!({
             "compared": recall.compared, "dropped": recall.dropped, "failed": recall.failed,
             "sum": recall.sum, "bounds": RECALL_BOUNDS, "byBound": recall.by_bound,
         });
         json!({
-            "cache": cache, "store": usage, "recall": recall, "kernels": vexlake_distance::kernels().name,
+            "cache": cache, "store": usage, "recall": recall, "warmed": warmed, "kernels": vexlake_distance::kernels().name,
             "invariants": invariants,
         })
     }

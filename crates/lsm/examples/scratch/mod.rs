@@ -43,6 +43,7 @@ pub async fn open(
         components: Context::new(system_clock()),
         search_threads,
         recall_sample_ratio: 0.0,
+        warm_bytes: 0,
     };
     Ok(Lake::open(options).await?)
 }

@@ -37,6 +37,7 @@ async fn try_open(site: &Site, role: &str, crash: CrashPoint) -> Result<Arc<Lake
         components: site.components(crash),
         search_threads: 1,
         recall_sample_ratio: 0.0,
+        warm_bytes: 0,
     };
     Lake::open(options).await
 }

@@ -107,6 +107,7 @@ impl Site {
             filters: FilterCache::default(),
             pools: Pools::new(2).expect("threads"),
             recall: Sampler::new(0.0, 0),
+            warming: Arc::default(),
         }
     }
 

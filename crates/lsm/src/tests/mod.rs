@@ -11,3 +11,4 @@ mod lists;
 mod model;
 mod patches;
 mod recall;
+mod warm;
