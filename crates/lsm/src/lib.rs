@@ -60,7 +60,7 @@ pub use search::{
 pub use snapshot::Snapshot;
 pub use state::{
     CentroidVersions, CentroidsMeta, Checkpoint, Delta, Fingerprint, IncarnationState, Ledger,
-    NewSource, Schema, Source,
+    NewSource, Schema, Source, Trained,
 };
 pub use verify::{Report, Verification};
 pub use vexlake_index::{Filter, FilterError};

@@ -287,7 +287,8 @@ pub fn eager() -> Policy {
         delete_retention_ms: 3,
         delete_ratio: 0.2,
         train_rows_min: 6,
-        train_growth: 2.0,
+        train_growth: 3.0,
+        split_growth: 1.4,
         rows_per_list: 2,
         ..Policy::default()
     }
