@@ -101,7 +101,7 @@ fn grown() -> (Vec<f32>, Vec<f32>) {
 
 fn sizes(centroids: &Centroids, rows: &[f32]) -> Vec<u32> {
     let mut sizes = vec![0; centroids.count()];
-    let encoded = centroids.encode(rows, 1).unwrap();
+    let encoded = centroids.encode(rows, 1).expect("rows of this dimension");
     encoded
         .lists()
         .iter()
