@@ -101,17 +101,8 @@ impl Centroids {
         let dim = space.code_dim();
         let count = rotated.len() / dim;
         let origin = vec![0.0; dim];
-        let around = match space.metric() {
-            // Centroids are looked for by distance whatever the metric.
-            Metric::InnerProduct => Space::with_kernels(
-                Metric::L2,
-                space.seed(),
-                space.origin().to_vec(),
-                space.kernels(),
-            )
-            .unwrap_or_else(|_| space.clone()),
-            _ => space.clone(),
-        };
+        // Centroids are looked for by distance whatever the metric.
+        let around = space.by_distance();
         let mut blocks = Vec::new();
         let mut codes = vec![0; BLOCK_ROWS * code_bytes(dim)];
         let mut spread = 0.0f32;

@@ -21,7 +21,7 @@ use vexlake_manifest::{Author, Context as Components, CrashPoint, Invariants, Ma
 use vexlake_segment::{BlockCache, Position};
 use vexlake_store::Store;
 
-pub use self::check::{check, check_scope, verify, violations};
+pub use self::check::{check, check_scope, exact_distance, same_distance, verify, violations};
 pub use self::gate::{Gate, crash_at};
 pub use self::log::{Change, Log, Message, Order, TableWriter};
 use crate::append::{Appended, Batch, OnBad};
