@@ -16,7 +16,7 @@ use crate::{Answers, Ended, ErrorKind, GcOptions, Incarnation, Policy, Schema, S
 
 const DIM: usize = 48;
 pub(super) const CLUSTERS: u64 = 40;
-const LISTS: u32 = 60;
+pub(super) const LISTS: u32 = 60;
 const NO_GRACE: GcOptions = GcOptions {
     grace_ms: 0,
     dry_run: false,
@@ -46,7 +46,7 @@ pub(super) async fn site(metric: Metric) -> Site {
 }
 
 /// Appends rows whose offsets are their numbers, and flushes them as one segment.
-async fn flush_rows(writer: &Incarnation, rows: Range<u64>) {
+pub(super) async fn flush_rows(writer: &Incarnation, rows: Range<u64>) {
     append_rows(writer, rows).await;
     writer.flush().await.expect("flushed");
 }
@@ -104,7 +104,7 @@ pub(super) async fn train(handle: &Incarnation) -> Ended {
 }
 
 /// Segments without lists by the centroids in use.
-fn unlisted(handle: &Incarnation) -> usize {
+pub(super) fn unlisted(handle: &Incarnation) -> usize {
     let snapshot = handle.snapshot();
     let current = snapshot.state().centroids.current;
     let metas = snapshot.segments.values().map(|view| view.reader.meta());
@@ -112,7 +112,7 @@ fn unlisted(handle: &Incarnation) -> usize {
 }
 
 /// A collection whose every segment has lists: some by flushes, some by rewrites.
-async fn listed(metric: Metric) -> (Site, Arc<Incarnation>) {
+pub(super) async fn listed(metric: Metric) -> (Site, Arc<Incarnation>) {
     let site = site(metric).await;
     let writer = site.open("ingest").await;
     for part in 0..3 {
@@ -141,7 +141,7 @@ pub(super) fn query(n: u64, truth: bool) -> Search {
     }
 }
 
-async fn ask(handle: &Incarnation, query: Search) -> Answers {
+pub(super) async fn ask(handle: &Incarnation, query: Search) -> Answers {
     let answers = handle.search(&[query], Scope::Fresh).await;
     answers.expect("searched")
 }
@@ -165,7 +165,7 @@ async fn recall(handle: &Incarnation, queries: u64) -> f64 {
     found as f64 / f64::from(all)
 }
 
-async fn assert_recall(handle: &Incarnation, queries: u64, least: f64) {
+pub(super) async fn assert_recall(handle: &Incarnation, queries: u64, least: f64) {
     let found = recall(handle, queries).await;
     assert!(found >= least, "recall {found}");
 }
@@ -454,62 +454,5 @@ fn should_keep_centroids_as_long_as_a_readable_segment_needs_them() {
         writer.collect_garbage(&NO_GRACE).await.expect("collected");
         assert_eq!(site.list("centroids").await.len(), 1);
         assert_recall(&*site.open("query").await, 10, 0.95).await;
-    });
-}
-
-#[test]
-fn should_split_lists_that_grew_and_leave_segments_as_they_are() {
-    run(async {
-        let (site, writer) = listed(Metric::Cosine).await;
-        let policy = Policy {
-            fan_in: 100,
-            train_rows_min: 4000,
-            rows_per_list: 4000 / u64::from(LISTS),
-            split_growth: 2.0,
-            ..Policy::default()
-        };
-        flush_rows(&writer, 4000..5999).await;
-        assert_eq!(writer.plan(&policy).len(), 0);
-        // Trained on three thousand: twice as many are six thousand.
-        flush_rows(&writer, 5999..6000).await;
-        let before = writer.snapshot();
-        let [spec] = &writer.plan(&policy)[..] else {
-            panic!("one job is due");
-        };
-        assert_eq!(spec.kind, "split");
-        assert_eq!(
-            run_spec(&writer, spec).await.expect("split").status,
-            Ended::Done
-        );
-        let after = writer.snapshot();
-        assert_eq!(after.segments.len(), before.segments.len());
-        let (old, new) = (before.current_centroids(), after.current_centroids());
-        let (old, new) = (old.expect("centroids"), new.expect("centroids"));
-        assert!(
-            new.count() > old.count(),
-            "{} of {}",
-            new.count(),
-            old.count()
-        );
-        assert!((0..new.count() as u32).all(|list| new.parent(list) < Some(old.count() as u32)));
-        assert!(
-            writer.plan(&policy).is_empty(),
-            "nothing is rewritten for it"
-        );
-        assert_recall(&writer, 40, 0.98).await;
-        // Segments of both versions are searched together, then merged into the newer.
-        flush_rows(&writer, 6000..7000).await;
-        assert_eq!(ask(&writer, query(1, false)).await.costs[0].centroids, 2);
-        assert_recall(&writer, 40, 0.98).await;
-        run_spec(&writer, &spec_of(&writer, None))
-            .await
-            .expect("merged");
-        assert_eq!(
-            (unlisted(&writer), writer.snapshot().segments.len()),
-            (0, 1)
-        );
-        assert_recall(&writer, 40, 0.98).await;
-        let reader = site.open("query").await;
-        assert_recall(&reader, 10, 0.98).await;
     });
 }

@@ -11,4 +11,5 @@ mod lists;
 mod model;
 mod patches;
 mod recall;
+mod splits;
 mod warm;
