@@ -17,6 +17,7 @@
 //! Rows that a query may not see are masked during the scan, never removed afterwards, so k
 //! results come back whenever k records are live and pass the filter.
 
+mod choice;
 mod cost;
 mod flat;
 mod listed;
@@ -35,10 +36,10 @@ use vexlake_distance::Metric;
 use vexlake_index::{Filter, Query};
 use vexlake_segment::{ReadCounts, Reads};
 
+pub use self::choice::EF_DEFAULT;
 pub use self::cost::{Cost, Stages};
 use self::cost::{Stage, Watch};
 use self::flat::{Scanned, scan_feed};
-pub use self::listed::EF_DEFAULT;
 pub use self::mask::FilterCache;
 use self::recall::Sample;
 pub use self::recall::{RECALL_BOUNDS, RecallCounts, Sampler};
