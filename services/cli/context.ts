@@ -93,6 +93,7 @@ export async function openLake(context: Context, role: string): Promise<OpenLake
   const { pid, started } = ownIdentity();
   const spoolDir = join(spools, `${pid}-${started}`);
   const crashAt = process.env.VEXLAKE_CRASH_AT;
+  const searches = role === "query" || role === "up";
   const lake = await Lake.open({
     store: lakeStore(context),
     role,
@@ -100,6 +101,7 @@ export async function openLake(context: Context, role: string): Promise<OpenLake
     spoolDir,
     cacheBytes:
       role === "ingest" || role === "compactor" ? LOOKUP_CACHE_BYTES : loaded.config.query.cache_bytes_max,
+    ...(searches ? { recallSampleRatio: loaded.config.query.recall_sample_ratio } : {}),
     ...(crashAt === undefined || role === "cli" ? {} : { crashAt }),
   });
   const close = async (): Promise<void> => {

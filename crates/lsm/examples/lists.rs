@@ -114,12 +114,8 @@ async fn measure() -> Result<Vec<String>, Failure> {
 
 fn query(vector: &[f32], truth: bool) -> Search {
     Search {
-        vector: vector.to_vec(),
-        k: K,
-        score_min: None,
-        with_attrs: false,
-        effort: None,
         truth,
+        ..Search::new(vector.to_vec(), K)
     }
 }
 

@@ -58,12 +58,8 @@ async fn measure(
         incarnation.flush().await?;
     }
     let query = Search {
-        vector: floats(dim, &mut state),
-        k: 10,
-        score_min: None,
-        with_attrs: false,
-        effort: None,
         truth: true,
+        ..Search::new(floats(dim, &mut state), 10)
     };
     // The first search fills the cache; the second finds everything there.
     for _ in 0..2 {

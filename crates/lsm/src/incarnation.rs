@@ -20,6 +20,7 @@ use crate::compact::{Policy, Spec, plan_compaction};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Feed;
 use crate::pools::Pools;
+use crate::search::{FilterCache, Sampler};
 use crate::snapshot::Snapshot;
 use crate::state::{Delta, IncarnationState, NewSource};
 
@@ -34,8 +35,12 @@ pub struct Context {
     pub spool: PathBuf,
     /// Blocks of exact vectors and index pages, shared by all segments.
     pub cache: BlockCache,
+    /// What passes filters, by segment.
+    pub filters: FilterCache,
     /// Threads for searches and for background work.
     pub pools: Pools,
+    /// Compares live searches with exact ones.
+    pub recall: Arc<Sampler>,
 }
 
 /// An open incarnation; see the file header.

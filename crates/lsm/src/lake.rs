@@ -35,6 +35,7 @@ use crate::error::{Error, Result};
 use crate::gc::retire;
 use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Context, Incarnation};
 use crate::pools::Pools;
+use crate::search::{FilterCache, RecallCounts, Sampler};
 use crate::state::{IncarnationState, NewSource, Schema, Source};
 
 /// The format of everything below a lake's root.
@@ -64,6 +65,8 @@ pub struct LakeOptions {
     pub components: Components,
     /// Threads of the search pool; 0 = one a core.
     pub search_threads: usize,
+    /// Share of searches through lists that are compared with exact ones; 0 = none.
+    pub recall_sample_ratio: f64,
 }
 
 /// Feeds and jobs of an incarnation that lost its name end within a second or two; what
@@ -107,12 +110,15 @@ impl Lake {
         )
         .await?;
         prepare_spool(&options.spool)?;
+        let seed = (options.components.rng)() as u64;
         let context = Context {
             author: options.author,
             components: options.components,
             spool: options.spool,
             cache: BlockCache::new(options.cache_bytes),
+            filters: FilterCache::default(),
             pools: Pools::new(options.search_threads)?,
+            recall: Sampler::new(options.recall_sample_ratio, seed),
         };
         let catalog = open_catalog(&store, &context).await?;
         Ok(Arc::new(Self {
@@ -136,6 +142,11 @@ impl Lake {
     /// The cache of exact vectors and index pages.
     pub fn cache(&self) -> &BlockCache {
         &self.context.cache
+    }
+
+    /// What live searches found of what exact ones find.
+    pub fn recall(&self) -> RecallCounts {
+        self.context.recall.counts()
     }
 
     /// What was checked in this lake since it was opened, and found broken.

@@ -27,6 +27,9 @@ struct OpenOptions {
     crash_at: Option<String>,
     #[serde(default)]
     search_threads: usize,
+    /// Share of searches through lists that are compared with exact ones, 0 to 1.
+    #[serde(default)]
+    recall_sample_ratio: f64,
 }
 
 /// 1 GiB: two million 128-d vectors.
@@ -50,6 +53,7 @@ pub async fn open(options: &str) -> Result<Arc<Lake>> {
         cache_bytes: options.cache_bytes,
         components,
         search_threads: options.search_threads,
+        recall_sample_ratio: options.recall_sample_ratio,
     };
     Ok(Lake::open(options).await?)
 }

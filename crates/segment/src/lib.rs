@@ -47,7 +47,7 @@ pub use cache::{BlockCache, CacheStats, ReadCounts, Reads, VectorBlock};
 pub use error::{SegmentError, SegmentErrorKind};
 pub use hash::{EntryHash, key_hash};
 pub use meta::{DATA_FILE, DELETES_FILE, FileMeta, INDEX_FILE, SegmentMeta, SegmentSchema};
-pub use reader::{EntryBatch, Found, RowBatch, SegmentReader};
+pub use reader::{EntryBatch, FilterColumns, Found, Passed, RowBatch, SegmentReader};
 pub use rebuild::rebuild_index;
 pub use record::{ATTRS_BYTES_MAX, DIM_MAX, Delete, ID_BYTES_MAX, Position, Row};
 pub use writer::{Built, SegmentWriter, upload};

@@ -176,6 +176,13 @@ impl Search {
         &self.chosen
     }
 
+    /// Takes a row as a candidate without a look at its code, before all others: where rows
+    /// are so few that exact keys of all cost less. At most `rerank_max` of them.
+    pub fn admit(&mut self, candidate: Candidate) {
+        let id = Candidate::pack(candidate.segment, candidate.slot);
+        self.pool.admit(id);
+    }
+
     /// The next candidates to look at exactly: at most `most`, those of the smallest
     /// bounds among the rest, in no order. Empty when the nearest k are settled, as
     /// far as bounds hold, or the limit of rows is reached. Report the keys of a

@@ -42,6 +42,7 @@ pub async fn open(
         cache_bytes,
         components: Context::new(system_clock()),
         search_threads,
+        recall_sample_ratio: 0.0,
     };
     Ok(Lake::open(options).await?)
 }

@@ -9,7 +9,7 @@ use vexlake_segment::key_hash;
 use super::applied;
 use super::log::{Live, Log, Model, Order, model};
 use crate::incarnation::Incarnation;
-use crate::{Scope, Search, Verification, Want};
+use crate::{Filter, Scope, Search, Verification, Want};
 
 fn ends(next: impl Fn(u32) -> u64, log: &Log) -> BTreeMap<u32, u64> {
     log.0
@@ -116,24 +116,48 @@ pub async fn check_scope(
     }
     for (vector, k) in [([1.0, 2.0, 1.0], 2), ([-3.0, 0.5, 2.0], 100)] {
         let query = Search {
-            vector: vector.to_vec(),
-            k,
-            score_min: None,
             with_attrs: true,
-            effort: None,
             truth: true,
+            ..Search::new(vector.to_vec(), k)
         };
-        let default = Search {
-            truth: false,
-            ..query.clone()
-        };
-        let answers = handle
-            .search(&[query, default], scope)
-            .await
-            .expect("searched");
-        check_hits(&answers.hits[0], &model, metric, &vector, k);
-        check_likely_hits(&answers.hits[1], &answers.hits[0], &model, metric, &vector);
+        let filters = FILTERS.map(|(text, passes)| (Filter::parse(text).ok(), passes));
+        let unfiltered: Passes = |_| true;
+        for (filter, passes) in filters.into_iter().chain([(None, unfiltered)]) {
+            let truth = Search {
+                filter,
+                ..query.clone()
+            };
+            let default = Search {
+                truth: false,
+                ..truth.clone()
+            };
+            let searched = handle.search(&[truth, default], scope).await;
+            let hits = searched.expect("searched").hits;
+            let mut passing = model.clone();
+            passing.retain(|_, (_, live)| live.as_ref().is_some_and(passes));
+            check_hits(&hits[0], &passing, metric, &vector, k);
+            check_likely_hits(&hits[1], &hits[0], &passing, metric, &vector);
+        }
     }
+}
+
+/// Whether a live record passes a filter.
+type Passes = fn(&Live) -> bool;
+
+/// Filters over the attributes that the model's messages have, each with what it means.
+const FILTERS: [(&str, Passes); 2] = [
+    (".n >= 1 and .n != 3", |live| {
+        n(live).is_some_and(|n| n >= 1 && n != 3)
+    }),
+    ("not (.n in [0, 2])", |live| {
+        n(live).is_some_and(|n| n != 0 && n != 2)
+    }),
+];
+
+/// The attribute `n`: `{"n":3}`, or no attributes.
+fn n(live: &Live) -> Option<u64> {
+    let text = live.attrs.as_ref()?.strip_prefix("{\"n\":")?;
+    text.strip_suffix('}')?.parse().ok()
 }
 
 /// The distance of two vectors by sums in f64; infinite where f32 cannot hold the metric's key.

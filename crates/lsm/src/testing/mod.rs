@@ -28,6 +28,7 @@ use crate::append::{Appended, Batch, OnBad};
 use crate::error::Result;
 use crate::incarnation::{Context, Incarnation};
 use crate::pools::Pools;
+use crate::search::{FilterCache, Sampler};
 use crate::state::{IncarnationState, Schema, Source};
 use crate::{MergeOptions, Merged, Policy, Spec};
 
@@ -103,7 +104,9 @@ impl Site {
             spool: self.directory.path().join("spool"),
             // One block of the tests' segments at a time: most reads go to the store.
             cache: BlockCache::new(4096),
+            filters: FilterCache::default(),
             pools: Pools::new(2).expect("threads"),
+            recall: Sampler::new(0.0, 0),
         }
     }
 

@@ -138,12 +138,8 @@ impl Listed {
         exact.sort_by(f32::total_cmp);
         for k in [1, 7, self.rows.len() + 5] {
             let search = |truth| Search {
-                vector: vector.to_vec(),
-                k,
-                score_min: None,
-                with_attrs: false,
-                effort: None,
                 truth,
+                ..Search::new(vector.to_vec(), k)
             };
             let answers = handle.search(&[search(true), search(false)], scope).await;
             let answers = answers.expect("searched").hits;

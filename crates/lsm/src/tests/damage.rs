@@ -56,12 +56,9 @@ type Said = (Vec<Vec<Hit>>, Vec<Option<Got>>);
 
 async fn ask(reader: &Arc<Incarnation>) -> Result<Said> {
     let search = |k, truth| Search {
-        vector: QUERY.to_vec(),
-        k,
-        score_min: None,
         with_attrs: true,
-        effort: None,
         truth,
+        ..Search::new(QUERY.to_vec(), k)
     };
     let all = ROWS as usize;
     let searches = [search(all, true), search(all, false), search(2, false)];
