@@ -12,6 +12,7 @@ export interface Bench {
 const BENCHES: Record<string, () => Promise<Bench>> = {
   core: () => import("./core.ts"),
   ingest: () => import("./ingest.ts"),
+  live: () => import("./live.ts"),
   search: () => import("./search.ts"),
 };
 
