@@ -18,11 +18,14 @@ pub type Failure = Box<dyn std::error::Error>;
 
 /// The number behind `name` on the command line.
 pub fn option(name: &str, default: usize) -> usize {
-    let args: Vec<String> = std::env::args().collect();
-    let at = args.iter().position(|arg| arg == name);
-    at.and_then(|at| args.get(at + 1))
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default)
+    let number = text_option(name).and_then(|text| text.parse().ok());
+    number.unwrap_or(default)
+}
+
+/// The text behind `name` on the command line.
+pub fn text_option(name: &str) -> Option<String> {
+    let mut args = std::env::args().skip_while(|arg| arg != name);
+    args.nth(1)
 }
 
 /// Opens the lake in `folder`; 0 search threads are one per core.
