@@ -7,11 +7,12 @@
 //!    mean gets a second centroid, taken from the smallest list: both start on
 //!    either side of the large list's mean and the next rounds settle them. Time
 //!    per query grows with the squares of list sizes, and so does its P99.
+//! 4. At last they are numbered by nearness (`order.rs`).
 //!
 //! Invariant: the result depends on the sample and the seed, not on threads: rows
 //! are added up in their order, each centroid by one thread.
 
-use super::{Centroids, ChooseScratch, parallel};
+use super::{Centroids, ChooseScratch, order, parallel};
 use crate::space::Space;
 use vexlake_distance::LookupTable;
 
@@ -48,7 +49,7 @@ pub(super) fn kmeans(
             split_large_lists(&mut centroids, &members, sample, dim);
         }
     }
-    centroids
+    order::by_nearness(space.kernels(), &centroids, dim)
 }
 
 /// The nearest centroid of each row.

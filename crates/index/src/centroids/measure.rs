@@ -83,7 +83,13 @@ fn nearest_rows<'a>(
     let is_product = space.metric() == Metric::InnerProduct;
     // ⟨q, o⟩ as received is ⟨q' + origin, o'⟩ up to a constant of the query.
     let asked: Vec<Vec<f32>> = queries
-        .map(|query| if is_product { space.own(query) } else { query.to_vec() })
+        .map(|query| {
+            if is_product {
+                space.own(query)
+            } else {
+                query.to_vec()
+            }
+        })
         .collect();
     let mut tops = vec![TopK::new(NEIGHBOURS); asked.len()];
     let mut keys = [0.0f32; BATCH];
