@@ -10,6 +10,7 @@ export interface Bench {
 }
 
 const BENCHES: Record<string, () => Promise<Bench>> = {
+  cold: () => import("./cold.ts"),
   core: () => import("./core.ts"),
   ingest: () => import("./ingest.ts"),
   search: () => import("./search.ts"),

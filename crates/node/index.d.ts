@@ -36,6 +36,10 @@ export interface OpenOptions {
   /** `<point>:<n>`: SIGKILL this process the n-th time it passes the point. */
   crashAt?: string;
   searchThreads?: number;
+  /** Share of searches through lists that are compared with exact ones, 0 to 1. */
+  recallSampleRatio?: number;
+  /** Bytes of new segments that are read before searches see them; 0 by default. */
+  warmBytes?: number;
 }
 
 export interface SourceOptions {
@@ -137,16 +141,20 @@ export interface SearchRequest {
   effort?: number;
   /** Compare every row. */
   truth?: boolean;
+  /** What attributes of results must satisfy: an expression of Redis' vector sets. */
+  filter?: string;
   /** Search alone, whatever the group, and say where the time went. */
   explain?: boolean;
 }
 
 /** What a search took: up to `waves` of this request, the rest of all requests in its group. */
 export interface SearchCost {
-  /** Segments searched through lists, compared row by row, and of deletes alone. */
+  /** Segments searched through lists, compared row by row, and with nothing to compare. */
   segmentsListed: number;
   segmentsExact: number;
-  segmentsWithoutRows: number;
+  segmentsPruned: number;
+  /** Rows of segments that are live and pass the filter; 0 without one. */
+  rowsPassed: number;
   /** Versions of centroids that the lists belong to. */
   centroids: number;
   /** Lists of codes; 0 where everything was compared exactly. */
@@ -170,6 +178,8 @@ export interface SearchCost {
 export interface SearchStages {
   /** Fixing the view, opening an older version for it, and scanning its memtables. */
   feed: number;
+  /** Laying shadows over the segments, and what the filter does not let pass. */
+  filter: number;
   /** Choosing lists and reading their pages. */
   lists: number;
   /** Scanning codes. */
@@ -267,7 +277,10 @@ export declare class Lake {
    * fails ends the recount, and so does `abort`; 16 run at once, else UNAVAILABLE.
    */
   verify(step: VerifyStep): Promise<string>;
-  /** Counters of cache, store and invariants ({id: {checks, violations}}) as JSON. */
+  /**
+   * Counters as JSON: cache, store, what was warmed, recall of live searches (`byBound`: those above the bound before and up to
+   * each of `bounds`), invariants ({id: {checks, violations}}).
+   */
   metrics(): string;
   close(): Promise<void>;
 }

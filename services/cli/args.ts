@@ -35,6 +35,7 @@ export const OPTIONS: Option[] = [
   },
   { flag: "from", value: "<where>", help: "collection create, replay: earliest, latest, a time, p:offset,…" },
   { flag: "count", value: "<n>", help: "search, explain, bench: results" },
+  { flag: "filter", value: "<expression>", help: "search, explain: what attributes must satisfy" },
   { flag: "ef", value: "<n>", help: "explain: effort (default 100)" },
   { flag: "truth", help: "explain: compare every row" },
   { flag: "topic", value: "<name>", help: "source switch: the topic to go on with" },

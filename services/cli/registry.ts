@@ -82,14 +82,14 @@ export const COMMANDS: readonly Entry[] = [
   {
     word: "search",
     help: "<collection> <text or [vector]>",
-    takes: ["db", "count", "port"],
+    takes: ["db", "count", "filter", "port"],
     words: 2,
     load: () => import("./commands/search.ts"),
   },
   {
     word: "explain",
     help: "<collection> <text or [vector]>: what that search takes",
-    takes: ["db", "count", "ef", "truth", "port"],
+    takes: ["db", "count", "filter", "ef", "truth", "port"],
     words: 2,
     load: () => import("./commands/explain.ts"),
   },

@@ -76,7 +76,6 @@ export type Unreadable = z.infer<typeof unreadable>;
 /** A name and what it means; one damaged incarnation must not hide the others. */
 export type Listing = z.infer<typeof listing>;
 export type Collection = Listing & { live: Incarnation };
-export type PartitionState = z.infer<typeof partition>;
 
 export function isOpen(of: Incarnation | Unreadable): of is Incarnation {
   return !("code" in of);

@@ -75,8 +75,6 @@ pub struct Kernels {
     pub positions_le: fn(&[f32], f32, &mut [u32]) -> usize,
     /// Σ aᵢ·bᵢ of bytes, exact to 65,536 dimensions.
     pub dot_i8: fn(&[i8], &[i8]) -> i32,
-    /// Σ (aᵢ−bᵢ)² of bytes, exact to 65,536 dimensions.
-    pub l2_i8: fn(&[i8], &[i8]) -> u32,
 }
 
 impl std::fmt::Debug for Kernels {

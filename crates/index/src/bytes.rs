@@ -74,10 +74,23 @@ impl<'a> Fields<'a> {
     /// The padding to the next section; it must be zero, so that no byte of an
     /// object is without meaning.
     pub(crate) fn pad(&mut self) -> Result<(), IndexError> {
-        let padding = self.at.next_multiple_of(ALIGN) - self.at;
+        self.pad_to(ALIGN)
+    }
+
+    /// As [`Fields::pad`], for parts of another alignment.
+    pub(crate) fn pad_to(&mut self, align: usize) -> Result<(), IndexError> {
+        let padding = self.at.next_multiple_of(align) - self.at;
         match self.take(padding)?.iter().all(|byte| *byte == 0) {
             true => Ok(()),
             false => Err(self.corrupt("padding that is not zero")),
+        }
+    }
+
+    /// Nothing may follow.
+    pub(crate) fn end(&self) -> Result<(), IndexError> {
+        match self.at == self.bytes.len() {
+            true => Ok(()),
+            false => Err(self.corrupt("bytes after the end")),
         }
     }
 

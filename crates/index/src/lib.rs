@@ -9,14 +9,18 @@
 //!   by copying.
 //! - [`Search`] walks lists by one table per query and hands out candidates whose
 //!   exact keys the caller computes from wherever the vectors lie.
+//! - [`Columns`] gather the attributes of a chunk of rows, [`Column`] is one of them,
+//!   and a [`Filter`] tells which rows pass, from columns or from a row's JSON text.
 //!
 //! Keys are those of [`Metric`](vexlake_distance::Metric): smaller is nearer.
 //! Nothing here does I/O, allocates per row, or knows where bytes came from; every
 //! decoder answers corruption with an error that names section and offset.
 
+mod attributes;
 mod bytes;
 mod centroids;
 mod error;
+mod filter;
 mod lists;
 mod query;
 mod rabitq;
@@ -24,10 +28,13 @@ mod scan;
 mod search;
 mod space;
 
+pub use attributes::{CHUNK_ROWS, Column, Columns};
 pub use centroids::{
-    CENTROIDS_FORMAT, Centroids, ChooseScratch, Chosen, NO_PARENT, TrainOptions, train, train_in,
+    CENTROIDS_FORMAT, Centroids, ChooseScratch, Chosen, SplitOptions, TrainOptions, split, train,
+    train_in,
 };
 pub use error::IndexError;
+pub use filter::{DEPTH_MAX, Filter, FilterError, TOKENS_MAX};
 pub use lists::{
     EncodedRows, LISTS_FORMAT, List, ListEntry, ListsHead, MergeInput, Merged, Rest, build_lists,
     merge_lists,

@@ -1,10 +1,15 @@
 //! A query prepared once for many scans: the metric, the vector, its norm.
 //!
 //! Cosine divides by both norms, which are factors beside the vectors and never
-//! baked into them. Two cases need care, and both are decided here only:
+//! baked into them. Three cases need care, and all are decided here only:
 //! - a zero vector has no direction: its distance to everything is 1;
-//! - where |q|·|v| leaves f32's comfortable range, the f32 dot product has
-//!   overflowed or vanished, so that one row is computed again in f64.
+//! - where |q|·|v| leaves f32's comfortable range, the f32 dot product of a cosine
+//!   has overflowed or vanished, so that one row is computed again in f64;
+//! - so is an inner product that overflowed on its way: its parts may cancel, and
+//!   ∞ − ∞ would lose the row.
+//!
+//! A key that f32 cannot hold is infinite: such a row comes last, or first by inner
+//! product.
 
 use vexlake_distance::{Kernels, Metric, kernels};
 
@@ -60,7 +65,7 @@ impl<'a> Query<'a> {
         match self.metric {
             Metric::L2 => (self.kernels.l2)(self.vector, row),
             Metric::Manhattan => (self.kernels.l1)(self.vector, row),
-            Metric::InnerProduct => -(self.kernels.dot)(self.vector, row),
+            Metric::InnerProduct => self.product_key((self.kernels.dot)(self.vector, row), row),
             Metric::Cosine => self.cosine_key((self.kernels.dot)(self.vector, row), row, norm),
         }
     }
@@ -73,16 +78,37 @@ impl<'a> Query<'a> {
             Metric::Manhattan => (self.kernels.l1_rows)(self.vector, rows, keys),
             Metric::InnerProduct => {
                 (self.kernels.dot_rows)(self.vector, rows, keys);
-                keys.iter_mut().for_each(|key| *key = -*key);
+                for (key, row) in keys.iter_mut().zip(self.rows_of(rows)) {
+                    *key = self.product_key(*key, row);
+                }
             }
             Metric::Cosine => {
                 (self.kernels.dot_rows)(self.vector, rows, keys);
-                let rows = rows.chunks_exact(self.dim().max(1));
-                for ((key, norm), row) in keys.iter_mut().zip(norms).zip(rows) {
+                for ((key, norm), row) in keys.iter_mut().zip(norms).zip(self.rows_of(rows)) {
                     *key = self.cosine_key(*key, row, *norm);
                 }
             }
         }
+    }
+
+    fn rows_of<'r>(&self, rows: &'r [f32]) -> std::slice::ChunksExact<'r, f32> {
+        rows.chunks_exact(self.dim().max(1))
+    }
+
+    #[inline]
+    fn product_key(&self, dot: f32, row: &[f32]) -> f32 {
+        if dot.is_finite() {
+            return -dot;
+        }
+        self.product_key_in_f64(row)
+    }
+
+    /// 65,536 products of 1e77 at most: far from f64's end.
+    #[cold]
+    fn product_key_in_f64(&self, row: &[f32]) -> f32 {
+        let pairs = self.vector.iter().zip(row);
+        let dot: f64 = pairs.map(|(q, v)| f64::from(*q) * f64::from(*v)).sum();
+        -dot as f32
     }
 
     #[inline]
@@ -136,6 +162,23 @@ mod tests {
             let key = Query::new(Metric::Cosine, &query).key(&row, norm);
             let expected = 1.0 - 0.5f32.sqrt();
             assert!((key - expected).abs() < 1e-6, "scale {scale}: {key}");
+        }
+    }
+
+    #[test]
+    fn should_not_lose_an_inner_product_whose_parts_overflow() {
+        let (far, near) = (f32::INFINITY, f32::NEG_INFINITY);
+        for (row, key) in [
+            ([1e30, 1e30, 2.0], -2.0),
+            ([1e30, 1.0, 0.0], near),
+            ([1.0, 1e30, 0.0], far),
+            ([0.0, 0.0, 3.0], -3.0),
+        ] {
+            let query = Query::new(Metric::InnerProduct, &[1e30, -1e30, 1.0]);
+            assert_eq!(query.key(&row, 0.0), key, "{row:?}");
+            let mut keys = [0.0];
+            query.keys(&row, &[], &mut keys);
+            assert_eq!(keys, [key], "{row:?}");
         }
     }
 

@@ -18,7 +18,7 @@
 //! Source: Gao and Long, "RaBitQ" (SIGMOD 2024); folding the centroid into the
 //! factors follows its authors' library and faiss.
 
-use crate::space::Space;
+use crate::space::{NORM_MAX, Space};
 use vexlake_distance::{CodeSums, Metric};
 
 /// What goes with a row's bits.
@@ -40,6 +40,30 @@ impl Factors {
         b: 0.0,
         spread: 0.0,
     };
+
+    /// Factors of a row that is too long for the space. By L2 it is far from every query
+    /// that codes serve, and how far at least is its bound: without it such rows would
+    /// take the exact looks of those that are near. By inner product it may as well be
+    /// the first.
+    pub fn of_too_long(space: &Space, row: &[f32]) -> Factors {
+        if space.metric() != Metric::L2 {
+            return Self::UNBOUNDED;
+        }
+        let longest = f64::from(NORM_MAX);
+        let gap = f64::from((space.kernels().norm)(row)) - longest;
+        // What is added for the list is |q−c|²: query, origin and centroid are no longer
+        // than `longest`, the last around the origin, so 4 · `longest` bounds |q−c|.
+        let least = gap * gap - (4.0 * longest).powi(2);
+        if least <= 0.0 {
+            return Self::UNBOUNDED;
+        }
+        Factors {
+            // A little less, for rounding; finite with what is added.
+            a: (0.999 * least).min(f64::from(f32::MAX) / 2.0) as f32,
+            b: 0.0,
+            spread: 0.0,
+        }
+    }
 }
 
 /// Writes the bits of a row's residual and answers its factors. `row` and

@@ -13,8 +13,8 @@ use crate::IndexError;
 use vexlake_distance::{Kernels, Metric, Rotation, kernels};
 
 /// The longest vector that codes serve: its square and sums of squares stay far
-/// from f32's end (1e32 · 4 < 3e38). Longer rows are always re-ranked, longer
-/// queries scan exactly.
+/// from f32's end (1e32 · 4 < 3e38). Longer rows have no code: see
+/// [`Factors::of_too_long`](crate::Factors::of_too_long). Longer queries scan exactly.
 pub const NORM_MAX: f32 = 1e16;
 
 /// The dimension that codes serve at most: the same as a collection's.
@@ -103,6 +103,18 @@ impl Space {
         match self.metric {
             Metric::Cosine | Metric::InnerProduct => 0.5,
             Metric::L2 | Metric::Manhattan => 1.0,
+        }
+    }
+
+    /// The same space with keys that are distances.
+    pub(crate) fn by_distance(&self) -> Self {
+        let metric = match self.metric {
+            Metric::InnerProduct => Metric::L2,
+            other => other,
+        };
+        Self {
+            metric,
+            ..self.clone()
         }
     }
 

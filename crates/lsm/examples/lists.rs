@@ -6,36 +6,22 @@
 //!
 //! `cargo run --profile fast -p vexlake-lsm --example lists -- [--rows n] [--dim n] [--queries n] [--segment n]`
 
-use std::collections::BTreeMap;
+mod scratch;
+
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use vexlake_lsm::append::{Batch, OnBad};
-use vexlake_lsm::{
-    Incarnation, Lake, LakeOptions, MergeOptions, NewSource, Policy, Schema, Scope, Search,
-};
-use vexlake_manifest::{Author, Context, system_clock};
-use vexlake_store::StoreConfig;
+use scratch::{Failure, create, open, option};
+use vexlake_lsm::{Incarnation, MergeOptions, Policy, Scope, Search};
 
-/// Rows of one append, as a fetch brings them.
-const ROWS_PER_BATCH: usize = 4096;
 /// Results per query.
 const K: usize = 10;
 /// Rows of a cluster.
 const CLUSTER_ROWS: usize = 500;
 /// Directions in which a cluster spreads.
 const SPREAD_DIMS: usize = 24;
-
-type Failure = Box<dyn std::error::Error>;
-
-fn option(name: &str, default: usize) -> usize {
-    let args: Vec<String> = std::env::args().collect();
-    let at = args.iter().position(|arg| arg == name);
-    at.and_then(|at| args.get(at + 1))
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default)
-}
 
 fn main() -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -45,40 +31,14 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-async fn open(folder: &std::path::Path, cache_bytes: usize) -> Result<Arc<Lake>, Failure> {
-    let opened = Lake::open(LakeOptions {
-        store: StoreConfig::at(folder.join("lake").display().to_string()),
-        author: Author {
-            role: "bench".into(),
-            instance: "lists".into(),
-        },
-        spool: folder.join("spool"),
-        cache_bytes,
-        components: Context::new(system_clock()),
-        search_threads: 0,
-    });
-    Ok(opened.await?)
-}
-
 async fn measure() -> Result<Vec<String>, Failure> {
     let (rows, dim) = (option("--rows", 200_000), option("--dim", 768));
     let (queries, segment) = (option("--queries", 300), option("--segment", 20_000));
     let folder = tempfile::tempdir()?;
-    let lake = open(folder.path(), 2 * rows * dim * 4).await?;
-    let schema = Schema {
-        dim: dim as u32,
-        metric: "cosine".into(),
-        format: "f32".into(),
-    };
-    let source = NewSource {
-        kind: "local".into(),
-        cluster: "bench".into(),
-        topic: "bench".into(),
-        compacted: false,
-        starts: BTreeMap::from([(0, 0)]),
-    };
-    let id = lake.create(0, "bench", schema, source).await?;
-    let incarnation = lake.incarnation(id).await?;
+    let cache_bytes = 2 * rows * dim * 4;
+    let lake = open(folder.path(), "writer", cache_bytes, 0).await?;
+    let incarnation = create(&lake, dim, 1).await?;
+    let id = incarnation.id;
     let data = Clusters::new(rows.div_ceil(CLUSTER_ROWS), dim);
     let mut lines = vec![format!("\"rows\": {rows}, \"dim\": {dim}")];
 
@@ -136,7 +96,7 @@ async fn measure() -> Result<Vec<String>, Failure> {
     ));
     drop((incarnation, lake));
 
-    let lake = open(folder.path(), 2 * rows * dim * 4).await?;
+    let lake = open(folder.path(), "reader", cache_bytes, 0).await?;
     let incarnation = lake.incarnation(id).await?;
     let began = Instant::now();
     let answers = incarnation
@@ -154,12 +114,8 @@ async fn measure() -> Result<Vec<String>, Failure> {
 
 fn query(vector: &[f32], truth: bool) -> Search {
     Search {
-        vector: vector.to_vec(),
-        k: K,
-        score_min: None,
-        with_attrs: false,
-        effort: None,
         truth,
+        ..Search::new(vector.to_vec(), K)
     }
 }
 
@@ -234,29 +190,17 @@ async fn searches(incarnation: &Arc<Incarnation>, asked: &[Vec<f32>]) -> Result<
 async fn append(
     incarnation: &Incarnation,
     data: &Clusters,
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
     segment: usize,
     flushing: &mut f64,
 ) -> Result<(), Failure> {
-    for from in rows.clone().step_by(ROWS_PER_BATCH.min(segment)) {
-        let to = rows.end.min(from + ROWS_PER_BATCH.min(segment));
-        let (buffer, table) = data.batch(from..to);
-        let batch = Batch {
-            source: 0,
-            partition: 0,
-            from: from as u64,
-            to: to as u64,
-            buffers: &[&buffer],
-            table: &table,
-            format: None,
-            on_bad: OnBad::Fail,
-        };
-        incarnation.append(&batch).await?;
-        if to / segment > from / segment || to == rows.end {
-            let began = Instant::now();
-            incarnation.flush().await?;
-            *flushing += began.elapsed().as_secs_f64();
-        }
+    for from in rows.clone().step_by(segment) {
+        let part = from..rows.end.min(from + segment);
+        let keyed = |row| (format!("key-{row}"), data.row(row));
+        scratch::append(incarnation, 0, part, keyed).await?;
+        let began = Instant::now();
+        incarnation.flush().await?;
+        *flushing += began.elapsed().as_secs_f64();
     }
     Ok(())
 }
@@ -297,30 +241,6 @@ impl Clusters {
                 .for_each(|(x, d)| *x += step * d);
         }
         row
-    }
-
-    /// Keys and vectors in one buffer, and the table of schemas/records.md that points into it.
-    fn batch(&self, rows: std::ops::Range<usize>) -> (Vec<u8>, Vec<u8>) {
-        let (mut buffer, mut table) = (Vec::new(), Vec::new());
-        for row in rows {
-            let key = buffer.len();
-            buffer.extend_from_slice(format!("key-{row}").as_bytes());
-            let value = buffer.len();
-            for float in self.row(row) {
-                buffer.extend_from_slice(&float.to_le_bytes());
-            }
-            table.extend_from_slice(&(row as i64).to_le_bytes());
-            table.extend_from_slice(&(row as i64).to_le_bytes());
-            for (start, end) in [(key, value), (value, buffer.len())] {
-                for word in [0, start as u32, (end - start) as u32] {
-                    table.extend_from_slice(&word.to_le_bytes());
-                }
-            }
-            for word in [u32::MAX, 0, 0].into_iter().cycle().take(15) {
-                table.extend_from_slice(&word.to_le_bytes());
-            }
-        }
-        (buffer, table)
     }
 }
 

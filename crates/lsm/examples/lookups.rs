@@ -8,28 +8,16 @@
 //! `cargo run --profile fast -p vexlake-lsm --example lookups -- [--rows n] [--segments n] [--dim n]
 //! [--keys n] [--cache-mib n]`
 
-use std::collections::BTreeMap;
+mod scratch;
+
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use vexlake_lsm::append::{Batch, OnBad};
-use vexlake_lsm::{Incarnation, Lake, LakeOptions, NewSource, Schema, Scope, Want};
-use vexlake_manifest::{Author, Context, system_clock};
+use scratch::{Failure, create, open, option};
+use vexlake_lsm::{Incarnation, Scope, Want};
 use vexlake_segment::key_hash;
-use vexlake_store::StoreConfig;
-
-/// Rows of one append, as a fetch brings them.
-const ROWS_PER_BATCH: usize = 4096;
-
-type Failure = Box<dyn std::error::Error>;
-
-fn option(name: &str, default: usize) -> usize {
-    let args: Vec<String> = std::env::args().collect();
-    let at = args.iter().position(|arg| arg == name);
-    at.and_then(|at| args.get(at + 1))
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default)
-}
 
 fn main() -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -39,40 +27,13 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-async fn open(folder: &std::path::Path, role: &str) -> Result<std::sync::Arc<Lake>, Failure> {
-    let lake = Lake::open(LakeOptions {
-        store: StoreConfig::at(folder.join("lake").display().to_string()),
-        author: Author {
-            role: role.into(),
-            instance: "lookups".into(),
-        },
-        spool: folder.join(role),
-        cache_bytes: option("--cache-mib", 64) << 20,
-        components: Context::new(system_clock()),
-        search_threads: 0,
-    });
-    Ok(lake.await?)
-}
-
 async fn measure() -> Result<String, Failure> {
     let (rows, segments) = (option("--rows", 1_000_000), option("--segments", 20));
     let (dim, count) = (option("--dim", 8), option("--keys", 100_000));
     let folder = tempfile::tempdir()?;
-    let lake = open(folder.path(), "writer").await?;
-    let schema = Schema {
-        dim: dim as u32,
-        metric: "cosine".into(),
-        format: "f32".into(),
-    };
-    let source = NewSource {
-        kind: "local".into(),
-        cluster: "bench".into(),
-        topic: "bench".into(),
-        compacted: false,
-        starts: BTreeMap::from([(0, 0), (1, 0)]),
-    };
-    let id = lake.create(0, "bench", schema, source).await?;
-    let writer = lake.incarnation(id).await?;
+    let cache_bytes = option("--cache-mib", 64) << 20;
+    let lake = open(folder.path(), "writer", cache_bytes, 0).await?;
+    let writer = create(&lake, dim, 2).await?;
     let filled = Instant::now();
     for segment in 0..segments {
         let (from, to) = (rows * segment / segments, rows * (segment + 1) / segments);
@@ -81,9 +42,9 @@ async fn measure() -> Result<String, Failure> {
     }
     let filled = filled.elapsed();
 
-    let reader_lake = open(folder.path(), "reader").await?;
+    let reader_lake = open(folder.path(), "reader", cache_bytes, 0).await?;
     let opened = Instant::now();
-    let reader = reader_lake.incarnation(id).await?;
+    let reader = reader_lake.incarnation(writer.id).await?;
     let opened = opened.elapsed();
     let snapshot = reader.snapshot();
     let readers = || snapshot.segments.values().map(|view| &view.reader);
@@ -151,7 +112,7 @@ async fn measure() -> Result<String, Failure> {
 /// and lets the reader follow while a thread keeps looking at its view.
 async fn follow_under_readers(
     writer: &Incarnation,
-    reader: &std::sync::Arc<Incarnation>,
+    reader: &Arc<Incarnation>,
     rows: usize,
     count: usize,
     dim: usize,
@@ -176,10 +137,10 @@ async fn follow_under_readers(
 
 /// The longest that a thread waited for a look at the view while `doing` was done.
 async fn wait_while(
-    reader: &std::sync::Arc<Incarnation>,
+    reader: &Arc<Incarnation>,
     doing: impl Future<Output = ()>,
 ) -> Result<f64, Failure> {
-    let (looker, ended) = (reader.clone(), std::sync::Arc::new(AtomicBool::new(false)));
+    let (looker, ended) = (reader.clone(), Arc::new(AtomicBool::new(false)));
     let until = ended.clone();
     let looking = std::thread::spawn(move || {
         let mut worst = 0.0f64;
@@ -203,50 +164,10 @@ fn key(number: usize) -> String {
 async fn append(
     to: &Incarnation,
     partition: u32,
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
     dim: usize,
 ) -> Result<(), Failure> {
-    for from in rows.clone().step_by(ROWS_PER_BATCH) {
-        let count = ROWS_PER_BATCH.min(rows.end - from);
-        let (buffer, table) = batch(from, count, dim);
-        let batch = Batch {
-            source: 0,
-            partition,
-            from: from as u64,
-            to: (from + count) as u64,
-            buffers: &[&buffer],
-            table: &table,
-            format: None,
-            on_bad: OnBad::Fail,
-        };
-        to.append(&batch).await?;
-    }
-    Ok(())
-}
-
-/// Keys and vectors in one buffer, and the table of schemas/records.md that points into it.
-fn batch(from: usize, count: usize, dim: usize) -> (Vec<u8>, Vec<u8>) {
-    let (mut buffer, mut table) = (Vec::new(), Vec::new());
-    for row in from..from + count {
-        let start = buffer.len();
-        buffer.extend_from_slice(key(row).as_bytes());
-        let value = buffer.len();
-        for place in 0..dim {
-            let float = ((row * 31 + place * 17) % 1000) as f32 / 500.0 - 1.0;
-            buffer.extend_from_slice(&float.to_le_bytes());
-        }
-        table.extend_from_slice(&(row as i64).to_le_bytes());
-        table.extend_from_slice(&(row as i64).to_le_bytes());
-        for (start, end) in [(start, value), (value, buffer.len())] {
-            for word in [0, start as u32, (end - start) as u32] {
-                table.extend_from_slice(&word.to_le_bytes());
-            }
-        }
-        for _ in 0..5 {
-            for word in [u32::MAX, 0, 0] {
-                table.extend_from_slice(&word.to_le_bytes());
-            }
-        }
-    }
-    (buffer, table)
+    let float = |row, place| ((row * 31 + place * 17) % 1000) as f32 / 500.0 - 1.0;
+    let vector = |row| (0..dim).map(|place| float(row, place)).collect();
+    scratch::append(to, partition, rows, |row| (key(row), vector(row))).await
 }

@@ -7,30 +7,17 @@
 //!
 //! `cargo run --profile fast -p vexlake-lsm --example scan -- [--rows n] [--dim n] [--searches n]`
 
-use std::collections::BTreeMap;
+mod scratch;
+
 use std::time::Instant;
 
-use vexlake_lsm::append::{Batch, OnBad};
-use vexlake_lsm::{Lake, LakeOptions, NewSource, Schema, Scope, Search};
-use vexlake_manifest::{Author, Context, system_clock};
-use vexlake_store::StoreConfig;
+use scratch::{Failure, append, create, open, option};
+use vexlake_lsm::{Scope, Search};
 
 /// Rows appended before each flush.
 const ROWS_PER_SEGMENT: usize = 1 << 18;
-/// Rows of one append, as a fetch brings them.
-const ROWS_PER_BATCH: usize = 4096;
 /// Bytes streamed for one bandwidth reading.
 const BANDWIDTH_BYTES: usize = 1 << 30;
-
-type Failure = Box<dyn std::error::Error>;
-
-fn option(name: &str, default: usize) -> usize {
-    let args: Vec<String> = std::env::args().collect();
-    let at = args.iter().position(|arg| arg == name);
-    at.and_then(|at| args.get(at + 1))
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default)
-}
 
 fn main() -> Result<(), Failure> {
     let (rows, dim) = (option("--rows", 1_500_000), option("--dim", 256));
@@ -59,58 +46,20 @@ async fn measure(
     threads: usize,
 ) -> Result<String, Failure> {
     let folder = tempfile::tempdir()?;
-    let lake = Lake::open(LakeOptions {
-        store: StoreConfig::at(folder.path().join("lake").display().to_string()),
-        author: Author {
-            role: "bench".into(),
-            instance: "scan".into(),
-        },
-        spool: folder.path().join("spool"),
-        cache_bytes: rows * dim * 4 * 2,
-        components: Context::new(system_clock()),
-        search_threads: threads,
-    })
-    .await?;
-    let schema = Schema {
-        dim: dim as u32,
-        metric: "cosine".into(),
-        format: "f32".into(),
-    };
-    let source = NewSource {
-        kind: "local".into(),
-        cluster: "bench".into(),
-        topic: "bench".into(),
-        compacted: false,
-        starts: BTreeMap::from([(0, 0)]),
-    };
-    let id = lake.create(0, "bench", schema, source).await?;
-    let incarnation = lake.incarnation(id).await?;
+    let lake = open(folder.path(), "scan", rows * dim * 4 * 2, threads).await?;
+    let incarnation = create(&lake, dim, 1).await?;
     let mut state = 1u64;
-    for from in (0..rows).step_by(ROWS_PER_BATCH) {
-        let count = ROWS_PER_BATCH.min(rows - from);
-        let (buffer, table) = batch(from, count, dim, &mut state);
-        let batch = Batch {
-            source: 0,
-            partition: 0,
-            from: from as u64,
-            to: (from + count) as u64,
-            buffers: &[&buffer],
-            table: &table,
-            format: None,
-            on_bad: OnBad::Fail,
-        };
-        incarnation.append(&batch).await?;
-        if (from + count).is_multiple_of(ROWS_PER_SEGMENT) || from + count == rows {
-            incarnation.flush().await?;
-        }
+    for from in (0..rows).step_by(ROWS_PER_SEGMENT) {
+        let segment = from..rows.min(from + ROWS_PER_SEGMENT);
+        append(&incarnation, 0, segment, |row| {
+            (format!("key-{row}"), floats(dim, &mut state))
+        })
+        .await?;
+        incarnation.flush().await?;
     }
     let query = Search {
-        vector: floats(dim, &mut state),
-        k: 10,
-        score_min: None,
-        with_attrs: false,
-        effort: None,
         truth: true,
+        ..Search::new(floats(dim, &mut state), 10)
     };
     // The first search fills the cache; the second finds everything there.
     for _ in 0..2 {
@@ -150,30 +99,4 @@ fn floats(dim: usize, state: &mut u64) -> Vec<f32> {
         (*state >> 40) as f32 / (1u32 << 23) as f32 - 1.0
     };
     (0..dim).map(|_| next(state)).collect()
-}
-
-/// Keys and vectors in one buffer, and the table of schemas/records.md that points into it.
-fn batch(from: usize, count: usize, dim: usize, state: &mut u64) -> (Vec<u8>, Vec<u8>) {
-    let (mut buffer, mut table) = (Vec::new(), Vec::new());
-    for row in from..from + count {
-        let key = buffer.len();
-        buffer.extend_from_slice(format!("key-{row}").as_bytes());
-        let value = buffer.len();
-        for float in floats(dim, state) {
-            buffer.extend_from_slice(&float.to_le_bytes());
-        }
-        table.extend_from_slice(&(row as i64).to_le_bytes());
-        table.extend_from_slice(&(row as i64).to_le_bytes());
-        for (start, end) in [(key, value), (value, buffer.len())] {
-            for word in [0, start as u32, (end - start) as u32] {
-                table.extend_from_slice(&word.to_le_bytes());
-            }
-        }
-        for _ in 0..5 {
-            for word in [u32::MAX, 0, 0] {
-                table.extend_from_slice(&word.to_le_bytes());
-            }
-        }
-    }
-    (buffer, table)
 }

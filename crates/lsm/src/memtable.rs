@@ -19,6 +19,8 @@
 use std::collections::BTreeMap;
 
 use hashbrown::HashTable;
+use parking_lot::Mutex;
+use vexlake_index::{CHUNK_ROWS, Columns, Filter};
 use vexlake_segment::{Position, key_hash};
 
 use crate::state::{Fingerprint, Ledger};
@@ -98,6 +100,9 @@ pub struct Memtable {
     bases: BTreeMap<EntryIndex, Position>,
     stretches: BTreeMap<(u32, u32), Stretch>,
     bytes: usize,
+    /// Attributes of the first slots, as far as a filter has asked. They are not in `bytes`:
+    /// their texts, which are, take more.
+    columns: Mutex<Vec<Columns>>,
 }
 
 impl Memtable {
@@ -116,6 +121,7 @@ impl Memtable {
             bases: BTreeMap::new(),
             stretches: BTreeMap::new(),
             bytes: 0,
+            columns: Mutex::default(),
         }
     }
 
@@ -191,6 +197,49 @@ impl Memtable {
     /// The entry in a vector slot.
     pub fn entry_of_slot(&self, slot: u32) -> EntryIndex {
         self.slots[slot as usize]
+    }
+
+    /// The vector slots whose attributes pass a filter: bit per slot, 64 to a word.
+    ///
+    /// Attributes become columns once somebody asks, and stay: asking again costs what came
+    /// since, and a nanosecond a slot. O(slots).
+    pub fn passing(&self, filter: &Filter) -> Vec<u64> {
+        let mut chunks = self.columns.lock();
+        let known: u32 = chunks.iter().map(Columns::rows).sum();
+        for entry in &self.slots[known as usize..] {
+            if chunks.last().is_none_or(|last| last.rows() == CHUNK_ROWS) {
+                chunks.push(Columns::default());
+            }
+            let attrs = self.attrs(self.entry(*entry));
+            chunks
+                .iter_mut()
+                .rev()
+                .take(1)
+                .for_each(|last| last.push(attrs));
+        }
+        let words = self.slots.len().div_ceil(64);
+        let (mut pass, mut unknown) = (vec![0u64; words], vec![0u64; words]);
+        let chunk_words = CHUNK_ROWS as usize / 64;
+        let places = pass
+            .chunks_mut(chunk_words)
+            .zip(unknown.chunks_mut(chunk_words));
+        for (chunk, (pass, unknown)) in chunks.iter().zip(places) {
+            let columns = filter.fields().iter().map(|field| chunk.column(field));
+            let columns: Vec<_> = columns.collect();
+            filter.evaluate(&columns, chunk.is_complete(), chunk.rows(), pass, unknown);
+        }
+        drop(chunks);
+        for (word, unknown) in unknown
+            .into_iter()
+            .enumerate()
+            .filter(|(_, bits)| *bits != 0)
+        {
+            for bit in (0..64).filter(|bit| unknown >> bit & 1 == 1) {
+                let entry = self.entry(self.slots[word * 64 + bit]);
+                pass[word] |= u64::from(filter.matches(self.attrs(entry))) << bit;
+            }
+        }
+        pass
     }
 
     /// Begins, or continues, the stretch of a partition at `from`; `log_time` is the

@@ -3,21 +3,25 @@
 //! 1. Under the feed's lock: take the snapshot and the feed's shadows, scan the
 //!    memtables, copy the candidates out. That fixes the view of every query in the
 //!    group; the lock is held for one scan of the memtables.
-//! 2. Segments with lists: read the codes of the lists that are worth a look, then the
+//! 2. Which rows of the segments each query may see: shadows and filters become masks
+//!    (`search/mask.rs`).
+//! 3. Segments with lists: read the codes of the lists that are worth a look, then the
 //!    vectors of the best rows (`search/listed.rs`). A query that asks for the truth does
 //!    not go there.
-//! 3. All else exactly: blocks of segments without lists, of all segments for the truth
+//! 4. All else exactly: blocks of segments without lists, of all segments for the truth
 //!    (`search/flat.rs`), for all queries of the group at once, so that pipelined requests
 //!    share the pass over memory.
-//! 4. Merge, and in one round for the whole group read ids and, where asked, attributes
+//! 5. Merge, and in one round for the whole group read ids and, where asked, attributes
 //!    of the winners.
 //!
-//! Hidden rows are masked during the scan, never removed afterwards, so k results
-//! come back whenever k records are live.
+//! Rows that a query may not see are masked during the scan, never removed afterwards, so k
+//! results come back whenever k records are live and pass the filter.
 
 mod cost;
 mod flat;
 mod listed;
+mod mask;
+mod recall;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
@@ -28,13 +32,16 @@ use futures::future::{try_join, try_join_all};
 use roaring::RoaringBitmap;
 use ulid::Ulid;
 use vexlake_distance::Metric;
-use vexlake_index::Query;
+use vexlake_index::{Filter, Query};
 use vexlake_segment::{ReadCounts, Reads};
 
 pub use self::cost::{Cost, Stages};
 use self::cost::{Stage, Watch};
-use self::flat::scan_feed;
+use self::flat::{Scanned, scan_feed};
 pub use self::listed::EF_DEFAULT;
+pub use self::mask::FilterCache;
+use self::recall::Sample;
+pub use self::recall::{RECALL_BOUNDS, RecallCounts, Sampler};
 
 use crate::error::{Error, Result};
 use crate::incarnation::{Incarnation, VIEWS_MAX, overtaken};
@@ -68,6 +75,23 @@ pub struct Search {
     pub effort: Option<u32>,
     /// `TRUTH`: whether to compare every row.
     pub truth: bool,
+    /// What attributes of results must satisfy.
+    pub filter: Option<Filter>,
+}
+
+impl Search {
+    /// The k nearest of all, with nothing else asked for.
+    pub fn new(vector: Vec<f32>, k: usize) -> Self {
+        Self {
+            vector,
+            k,
+            score_min: None,
+            with_attrs: false,
+            effort: None,
+            truth: false,
+            filter: None,
+        }
+    }
 }
 
 /// One result.
@@ -205,12 +229,17 @@ impl Incarnation {
         };
         let has_rows = |number: &usize| views[*number].reader.rows() > 0;
         let has_lists = |number: &usize| views[*number].reader.lists().is_some();
-        let with_rows = (0..views.len()).filter(has_rows);
-        let (listed, flat): (Vec<usize>, Vec<usize>) = with_rows.partition(has_lists);
-        let without_rows = (views.len() - listed.len() - flat.len()) as u64;
-        costs
-            .iter_mut()
-            .for_each(|cost| cost.segments_without_rows = without_rows);
+        let with_rows: Vec<usize> = (0..views.len()).filter(has_rows).collect();
+        let masks = self.masks(&group, &with_rows).await?;
+        let (listed, flat): (Vec<usize>, Vec<usize>) =
+            with_rows.iter().copied().partition(has_lists);
+        for (query, cost) in costs.iter_mut().enumerate() {
+            let mask = masks.of(query);
+            let empty = with_rows.iter().filter(|number| mask.is_empty(**number));
+            cost.segments_pruned = (views.len() - with_rows.len() + empty.count()) as u64;
+            let seen = with_rows.iter().filter_map(|number| mask.seen(*number));
+            cost.rows_passed = seen.sum();
+        }
         let everybody: Vec<usize> = (0..queries.len()).collect();
         let by_code: Vec<usize> = everybody
             .iter()
@@ -218,7 +247,7 @@ impl Incarnation {
             .filter(|q| !queries[*q].truth)
             .collect();
         let walked = self
-            .walk_lists(&group, &by_code, &listed, &mut costs)
+            .walk_lists(&group, &masks, &by_code, &listed, &mut costs)
             .await?;
         let exact = everybody
             .iter()
@@ -234,10 +263,13 @@ impl Incarnation {
         }
         let lap = watch.stage(Stage::Exact);
         for (scanning, segments) in [(&everybody, &flat), (&exact, &listed)] {
-            let (tops, scanned) = self.scan_segments(&group, scanning, segments).await?;
-            for (query, top) in scanning.iter().zip(tops) {
-                costs[*query].rows_scanned += scanned;
-                costs[*query].segments_exact += segments.len() as u64;
+            let scanned = self
+                .scan_segments(&group, &masks, scanning, segments)
+                .await?;
+            for (query, Scanned { top, rows }) in scanning.iter().zip(scanned) {
+                let looked_at = segments.iter().filter(|n| !masks.of(*query).is_empty(**n));
+                costs[*query].rows_scanned += rows;
+                costs[*query].segments_exact += looked_at.count() as u64;
                 found[*query].extend(top.into_sorted().into_iter().map(|(key, id)| {
                     let place = Place::Segment {
                         number: (id >> 32) as usize,
@@ -248,6 +280,20 @@ impl Incarnation {
             }
         }
         drop(lap);
+        let sampler = &self.context.recall;
+        let by_lists = |query: &&usize| costs[**query].segments_listed > 0;
+        for query in by_code.iter().filter(by_lists) {
+            if sampler.chooses() {
+                let search = (&queries[*query], metric);
+                let sample = Sample::new(
+                    search,
+                    (&snapshot, masks.of(*query)),
+                    &listed,
+                    &found[*query],
+                );
+                sample.compare(sampler, &self.context.pools);
+            }
+        }
         let lap = watch.stage(Stage::Names);
         let hits = finish(&group, metric, found).await?;
         drop(lap);

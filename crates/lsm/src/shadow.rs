@@ -215,10 +215,19 @@ fn mint_after(cutoff_ms: u64) -> Ulid {
 /// The bits of `rows` rows in any of the bitmaps, 64 to a word: what scans of lists take.
 pub fn words<'a>(rows: u32, bitmaps: impl IntoIterator<Item = &'a RoaringBitmap>) -> Vec<u64> {
     let mut words = vec![0u64; (rows as usize).div_ceil(64)];
+    add_words(&mut words, rows, bitmaps);
+    words
+}
+
+/// Adds the bits of `rows` rows in any of the bitmaps.
+pub fn add_words<'a>(
+    words: &mut [u64],
+    rows: u32,
+    bitmaps: impl IntoIterator<Item = &'a RoaringBitmap>,
+) {
     for bits in bitmaps {
         for row in bits.range(0..rows) {
             words[row as usize / 64] |= 1 << (row % 64);
         }
     }
-    words
 }

@@ -7,7 +7,7 @@
 use napi::bindgen_prelude::{BigInt, Float64Array, Uint8Array, Uint32Array};
 use napi_derive::napi;
 use vexlake_lsm::record::{parse_vector_text, parse_vector_values};
-use vexlake_lsm::{Hit, Scope, Search, check_vector};
+use vexlake_lsm::{Filter, Hit, Scope, Search, check_vector};
 
 use crate::Lake;
 use crate::append::offset;
@@ -41,6 +41,8 @@ pub struct SearchRequest {
     pub effort: Option<u32>,
     /// Whether to compare every row.
     pub truth: Option<bool>,
+    /// What attributes of results must satisfy.
+    pub filter: Option<String>,
     /// Whether to search alone and with times.
     pub explain: Option<bool>,
 }
@@ -56,7 +58,8 @@ pub struct ReplyError {
 pub struct SearchCost {
     pub segments_listed: f64,
     pub segments_exact: f64,
-    pub segments_without_rows: f64,
+    pub segments_pruned: f64,
+    pub rows_passed: f64,
     pub centroids: f64,
     pub lists: f64,
     pub rows_scanned: f64,
@@ -74,6 +77,7 @@ pub struct SearchCost {
 #[napi(object)]
 pub struct SearchStages {
     pub feed: f64,
+    pub filter: f64,
     pub lists: f64,
     pub codes: f64,
     pub rerank: f64,
@@ -185,6 +189,7 @@ impl Lake {
             with_attrs: request.with_attrs,
             effort: request.effort,
             truth: request.truth.unwrap_or(false),
+            filter: request.filter.as_deref().map(parse_filter).transpose()?,
         };
         if request.k == 0 && request.collection.is_empty() {
             // The first vector of a collection that is not there yet: it sets the dimension.
@@ -253,6 +258,11 @@ impl Lake {
     }
 }
 
+fn parse_filter(text: &str) -> Result<Filter> {
+    Filter::parse(text)
+        .map_err(|error| invalid(format!("syntax error in FILTER expression: {error}")))
+}
+
 fn reply_of(
     answered: &Result<vexlake_lsm::Answers>,
     position: usize,
@@ -274,6 +284,7 @@ fn reply_of(
 fn stages_of(stages: &vexlake_lsm::Stages) -> SearchStages {
     SearchStages {
         feed: stages.feed as f64,
+        filter: stages.filter as f64,
         lists: stages.lists as f64,
         codes: stages.codes as f64,
         rerank: stages.rerank as f64,
@@ -288,7 +299,8 @@ fn cost_of(answers: &vexlake_lsm::Answers, position: usize) -> SearchCost {
     SearchCost {
         segments_listed: cost.segments_listed as f64,
         segments_exact: cost.segments_exact as f64,
-        segments_without_rows: cost.segments_without_rows as f64,
+        segments_pruned: cost.segments_pruned as f64,
+        rows_passed: cost.rows_passed as f64,
         centroids: cost.centroids as f64,
         lists: cost.lists as f64,
         rows_scanned: cost.rows_scanned as f64,

@@ -121,11 +121,19 @@ impl SegmentError {
     }
 
     pub(crate) fn lists(error: IndexError) -> Self {
-        let offset = match &error {
+        Self::index("lists", &error)
+    }
+
+    pub(crate) fn attributes(error: IndexError) -> Self {
+        Self::index("attribute columns", &error)
+    }
+
+    fn index(section: &str, error: &IndexError) -> Self {
+        let offset = match error {
             IndexError::Corrupt { offset, .. } => *offset,
             _ => 0,
         };
-        Self::corrupt(INDEX_FILE, "lists", offset, error.to_string())
+        Self::corrupt(INDEX_FILE, section, offset, error.to_string())
     }
 
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {

@@ -13,7 +13,7 @@
 //! 2. [`SegmentReader`] reads the head of the index and everything else by ranges:
 //!    keys and entries by index page, vectors straight from their Parquet pages
 //!    without decoding, attributes by page. Pages and blocks share one bounded cache.
-//! 3. [`rebuild_index`] derives the same index, byte for byte, from Parquet alone.
+//! 3. [`rebuild_index`] derives the same index from Parquet and, for lists, centroids.
 //!
 //! **Checksums.** parquet-rs writes none, so we keep our own, and nothing reaches
 //! a decoder unchecked: vectors by a CRC32C per row as they enter the cache, all
@@ -47,7 +47,7 @@ pub use cache::{BlockCache, CacheStats, ReadCounts, Reads, VectorBlock};
 pub use error::{SegmentError, SegmentErrorKind};
 pub use hash::{EntryHash, key_hash};
 pub use meta::{DATA_FILE, DELETES_FILE, FileMeta, INDEX_FILE, SegmentMeta, SegmentSchema};
-pub use reader::{EntryBatch, Found, RowBatch, SegmentReader};
+pub use reader::{EntryBatch, FilterColumns, Found, Passed, RowBatch, SegmentReader};
 pub use rebuild::rebuild_index;
 pub use record::{ATTRS_BYTES_MAX, DIM_MAX, Delete, ID_BYTES_MAX, Position, Row};
 pub use writer::{Built, SegmentWriter, upload};

@@ -115,15 +115,7 @@ async fn should_name_the_damage_when_index_and_parquet_are_both_damaged() {
         std::fs::write(fixture.path(INDEX_FILE), b"not an index").expect("writes");
         let good = std::fs::read(fixture.path(name)).expect("reads");
         flip_every_byte(&fixture, name, async |at| {
-            let cache = BlockCache::new(1 << 20);
-            let opened = SegmentReader::open(
-                fixture.store.clone(),
-                &fixture.meta,
-                &fixture.schema,
-                cache,
-                None,
-            )
-            .await;
+            let opened = fixture.try_open(BlockCache::new(1 << 20)).await;
             let error = opened.expect_err("nothing to rebuild from");
             assert_eq!(
                 error.kind(),
@@ -168,15 +160,7 @@ async fn should_say_not_found_when_the_data_is_gone() {
         assert_eq!(error.kind(), SegmentErrorKind::NotFound, "{error}");
     }
     fixture.store.delete(INDEX_FILE).await.expect("deletes");
-    let cache = BlockCache::new(1 << 20);
-    let opened = SegmentReader::open(
-        fixture.store.clone(),
-        &fixture.meta,
-        &fixture.schema,
-        cache,
-        None,
-    )
-    .await;
+    let opened = fixture.try_open(BlockCache::new(1 << 20)).await;
     assert_eq!(opened.expect_err("gone").kind(), SegmentErrorKind::NotFound);
 }
 

@@ -6,8 +6,9 @@ mod common;
 
 use common::{Entry, assert_holds};
 use vexlake_distance::Metric;
+use vexlake_index::Filter;
 use vexlake_segment::{
-    BlockCache, INDEX_FILE, Position, SegmentMeta, SegmentReader, SegmentSchema, rebuild_index,
+    BlockCache, INDEX_FILE, Position, ReadCounts, SegmentMeta, SegmentReader, SegmentSchema,
 };
 use vexlake_store::Store;
 
@@ -124,12 +125,30 @@ async fn should_read_the_segment_of_format_2() {
 }
 
 #[tokio::test]
-async fn should_derive_the_index_of_format_2_byte_for_byte() {
-    let (_folder, store) = copy(2);
-    let rebuilt = rebuild_index(&store, &meta(2), &SCHEMA, None)
-        .await
-        .expect("rebuilds");
-    assert_eq!(rebuilt, store.get(INDEX_FILE).await.expect("the index"));
+async fn should_mend_pages_of_a_format_2_without_attribute_columns() {
+    let (folder, store) = copy(2);
+    let path = folder.path().join(INDEX_FILE);
+    let mut index = std::fs::read(&path).expect("the index");
+    let lazy = index.len() - meta(2).index_head_bytes as usize;
+    index[64..lazy].fill(0xff);
+    std::fs::write(&path, index).expect("damages all lazy pages");
+    let cache = BlockCache::new(1 << 20);
+    let segment = SegmentReader::open(store, &meta(2), &SCHEMA, cache, None).await;
+    let segment = segment.expect("opens by its head");
+    assert_holds(&segment, &entries()).await;
+    assert!(segment.is_rebuilt());
+}
+
+#[tokio::test]
+async fn should_leave_filters_to_the_text_where_there_are_no_columns() {
+    let (_folder, segment) = open(2).await;
+    let filter = Filter::parse(".n == 1").expect("an expression");
+    let counts = ReadCounts::default();
+    let columns = segment.filter_columns(&filter, &counts).await;
+    let passed = columns.expect("none to read").evaluate(&filter);
+    let passed = passed.expect("nothing to decode");
+    assert_eq!((passed.pass, passed.unknown), (vec![0], vec![0b11111]));
+    assert_eq!(counts.read().requests, 0);
 }
 
 #[tokio::test]

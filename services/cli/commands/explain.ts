@@ -12,7 +12,8 @@ type Explained = Record<string, string | number>;
 const LABELS: Readonly<Record<string, string>> = {
   "segments-listed": "segments searched through lists",
   "segments-exact": "segments scanned exactly",
-  "segments-without-rows": "segments without rows",
+  "segments-pruned": "segments with nothing to compare",
+  "rows-passed": "rows that pass the filter",
   centroids: "versions of centroids",
   lists: "lists probed",
   "rows-scanned": "rows scanned",
@@ -25,6 +26,7 @@ const LABELS: Readonly<Record<string, string>> = {
   requests: "GETs",
   "bytes-read": "bytes read",
   "us-feed": "view and memtables",
+  "us-filter": "filter and shadows",
   "us-lists": "choose and read lists",
   "us-codes": "scan codes",
   "us-rerank": "re-rank",
@@ -42,6 +44,7 @@ export async function run(args: Arguments): Promise<number> {
   const context = await openContext(args, "cli");
   const words: (string | Buffer)[] = ["VSIM", name, ...(await vectorWords(context.dataDir, query))];
   if (count !== undefined) words.push("COUNT", String(count));
+  if (typeof args.flags.filter === "string") words.push("FILTER", args.flags.filter);
   if (effort !== undefined) words.push("EF", String(effort));
   if (args.flags.truth === true) words.push("TRUTH");
   const reply = await withRedis(

@@ -20,7 +20,8 @@ export async function run(args: Arguments): Promise<number> {
   const db = whole(args, "db", 0, 15) ?? 0;
   const count = String(whole(args, "count", 1, 10_000) ?? COUNT);
   const vector = await vectorWords(context.dataDir, query);
-  const request = ["VSIM", name, ...vector, "COUNT", count, "WITHSCORES", "WITHATTRIBS"] as const;
+  const filter = typeof args.flags.filter === "string" ? ["FILTER", args.flags.filter] : [];
+  const request = ["VSIM", name, ...vector, ...filter, "COUNT", count, "WITHSCORES", "WITHATTRIBS"] as const;
   const reply = await withRedis(context, { db }, async ([redis]) => await redis?.call(...request));
   // RESP3 nests score and attributes under the id, RESP2 lists all three.
   const flat = (reply as unknown[]).flat() as (string | null)[];

@@ -45,6 +45,8 @@ export const querySection = z.strictObject({
   /** Tail beyond this is a named state: reads serve the snapshot and the prefix, and say so (DESIGN §7). */
   tail_bytes: bytes(MIB).default(256 * MIB),
   cache_bytes_max: bytes(MIB).default(512 * MIB),
+  /** Share of searches through lists that are compared with exact ones, behind their back; 0 turns it off. */
+  recall_sample_ratio: z.number().min(0).max(1).default(0.001),
 });
 
 export const ingestSection = z.strictObject({
@@ -96,7 +98,6 @@ export const configSchema = z
   });
 
 export type Config = z.infer<typeof configSchema>;
-export type CollectionConfig = z.infer<typeof collectionEntry>;
 
 /** Sections whose keys an environment variable or flag may set; collections come from the file only. */
 export const SECTIONS = {

@@ -1,7 +1,7 @@
 /**
  * LogSource: the seam between VexLake and a log, Kafka's or the local append-only one.
  *
- * One contract suite (test/contract/log.contract.test.ts) runs against every implementation:
+ * One contract suite (test/contract/log.suite.ts) runs against every implementation:
  * - A partition is an ordered run of offsets. A consumer gets it as adjoining batches `[from, to)`;
  *   offsets inside that carry no record (control, aborted, compacted) are covered by `to`.
  * - Where a partition starts is answered by `claim` on every assignment, never by the group: group

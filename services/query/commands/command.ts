@@ -72,7 +72,6 @@ export type Command =
 export const replyOk: Reply = (out) => out.ok();
 export const replyNil: Reply = (out) => out.nil();
 export const replyEmptyArray: Reply = (out) => out.array(0);
-export const replyTrue: Reply = (out) => out.bool(true);
 export const replyFalse: Reply = (out) => out.bool(false);
 
 export function replyInteger(value: number | bigint): Reply {

@@ -140,7 +140,7 @@ describe("server commands", () => {
     expect(unknown).toBeNull();
     const docs = (await client.call("COMMAND", "DOCS", "vsim")) as Value[];
     expect(docs[0]).toBe("vsim");
-    expect(JSON.stringify(docs[1])).toContain("filters are not there yet");
+    expect(JSON.stringify(docs[1])).toContain("Redis' expressions over attributes");
     expect(await client.call("INFO")).toContain("redis_version:8.");
     expect(await client.call("INFO", "keyspace")).not.toContain("redis_version");
     expect(await client.call("STATS")).toContain("records");
@@ -402,7 +402,8 @@ describe("VSIM", () => {
     expect(message(await client.call(...sim, "COUNT", 0))).toBe("ERR invalid COUNT");
     expect(message(await client.call(...sim, "COUNT", 10_001))).toContain("at most 10000");
     expect(message(await client.call(...sim, "EPSILON", "-1"))).toBe("ERR invalid EPSILON");
-    expect(message(await client.call(...sim, "FILTER", ".year > 1"))).toContain("filters are not there yet");
+    expect(message(await client.call(...sim, "FILTER", Buffer.from([0xff])))).toBe("ERR FILTER is not UTF-8");
+    expect(message(await client.call(...sim, "FILTER-EF", "-1"))).toBe("ERR invalid FILTER-EF");
     expect(message(await client.call(...sim, "NOPE"))).toBe("ERR syntax error in VSIM command");
     expect(message(await client.call("VSIM", "docs", "NOPE", "east"))).toContain(
       "must be ELE, FP32 or VALUES",

@@ -22,7 +22,8 @@ afterEach(async () => {
 const MEASURED = [
   ["segments-listed", 1],
   ["segments-exact", 2],
-  ["segments-without-rows", 3],
+  ["segments-pruned", 3],
+  ["rows-passed", 14],
   ["centroids", 4],
   ["lists", 5],
   ["rows-scanned", 3],
@@ -35,6 +36,7 @@ const MEASURED = [
   ["requests", 12],
   ["bytes-read", 13],
   ["us-feed", 21],
+  ["us-filter", 28],
   ["us-lists", 22],
   ["us-codes", 23],
   ["us-rerank", 24],

@@ -4,6 +4,7 @@
  * Reply: RESP2 a flat array (element, score, attributes); RESP3 an array of elements, or with scores or
  * attributes a map element → score, element → attributes, element → [score, attributes].
  */
+import { isUtf8 } from "node:buffer";
 import { attributesOf, type SearchReply, type SearchRequest, slice, type VectorArgument } from "../core.ts";
 import { ReplyError } from "../errors.ts";
 import type { Arguments } from "./arguments.ts";
@@ -11,7 +12,7 @@ import type { Call, Command, Reply, SearchPlan } from "./command.ts";
 import { replyEmptyArray } from "./command.ts";
 import { findTarget, scopeOf, type Target } from "./key.ts";
 import { checkDimensions, readVector } from "./vector-argument.ts";
-import { readEffort, refused } from "./vector-write.ts";
+import { readEffort } from "./vector-write.ts";
 
 /** Most results of one search; checked before anything of that size is made. */
 export const COUNT_MAX = 10_000;
@@ -29,6 +30,7 @@ interface Options {
   scope: "fresh" | "snapshot";
   effort?: number;
   truth: boolean;
+  filter?: string;
 }
 
 function vsim(call: Call): Reply | SearchPlan | Promise<Reply | SearchPlan> {
@@ -59,6 +61,7 @@ export function planVsim(args: Arguments, target: Target): SearchPlan {
   // Redis compares EPSILON with half the cosine distance, which is one less the score.
   if (options.epsilon !== undefined) request.scoreMin = 1 - options.epsilon;
   if (options.effort !== undefined) request.effort = options.effort;
+  if (options.filter !== undefined) request.filter = options.filter;
   return { request, reply: (answer) => shape(answer, options) };
 }
 
@@ -112,11 +115,21 @@ function readValue(args: Arguments, at: number, option: string, options: Options
       options.effort = readEffort(args.integer(at));
       return;
     case "FILTER":
+      options.filter = readFilter(args.bytes(at));
+      return;
+    // How far Redis looks for elements that pass; here the search knows how many do.
     case "FILTER-EF":
-      throw refused("vsim", option);
+      if ((args.integer(at) ?? -1) < 0) throw new ReplyError("ERR", "invalid FILTER-EF");
+      return;
     default:
       throw new ReplyError("ERR", "syntax error in VSIM command");
   }
+}
+
+/** The engine reads it; here only that it is text. */
+export function readFilter(text: Buffer): string {
+  if (!isUtf8(text)) throw new ReplyError("ERR", "FILTER is not UTF-8");
+  return text.toString();
 }
 
 export function readCount(count: number | undefined): number {

@@ -12,7 +12,19 @@ import { Fields } from "./fields.ts";
 import { readSections } from "./sections.ts";
 import { readVectorField } from "./vector-field.ts";
 
-const KNOWN = ["db", "collection", "id", "k", "scope", "at", "with_attrs", "score_min", "ef", "truth"];
+const KNOWN = [
+  "db",
+  "collection",
+  "id",
+  "k",
+  "scope",
+  "at",
+  "with_attrs",
+  "score_min",
+  "ef",
+  "truth",
+  "filter",
+];
 const COUNT_DEFAULT = 10;
 const SCOPES = ["fresh", "snapshot"] as const;
 
@@ -23,6 +35,7 @@ export async function search(request: ApiRequest): Promise<Answer> {
   const target: Target =
     at === undefined ? { view } : { view, version: await findMoment(request.context.core, view, at) };
   const scoreMin = fields.number("score_min");
+  const filter = fields.optionalText("filter");
   const [reply] = await request.context.core.search([
     {
       collection: view.incarnation,
@@ -33,6 +46,7 @@ export async function search(request: ApiRequest): Promise<Answer> {
       effort: fields.integer("ef", EF_DEFAULT, 1, EF_MAX),
       truth: fields.flag("truth"),
       ...(scoreMin === undefined ? {} : { scoreMin }),
+      ...(filter === undefined ? {} : { filter }),
     },
   ]);
   if (reply === undefined) throw new ReplyError("ERR", "the engine left the search unanswered", 500);

@@ -15,6 +15,7 @@ import type {
   SearchRequest,
   VectorArgument,
 } from "../core.ts";
+import type { RecallCounts } from "../recall.ts";
 import type { Visibility, WriteAck } from "../visibility.ts";
 
 interface StoredRecord {
@@ -54,7 +55,8 @@ const NOT_THERE_YET: Stored = {
 const COST = {
   segmentsListed: 1,
   segmentsExact: 2,
-  segmentsWithoutRows: 3,
+  segmentsPruned: 3,
+  rowsPassed: 14,
   centroids: 4,
   lists: 5,
   memtableRows: 6,
@@ -66,7 +68,7 @@ const COST = {
   requests: 12,
   bytesRead: 13,
 };
-const STAGES = { feed: 21, lists: 22, codes: 23, rerank: 24, exact: 25, names: 26, total: 27 };
+const STAGES = { feed: 21, filter: 28, lists: 22, codes: 23, rerank: 24, exact: 25, names: 26, total: 27 };
 
 export function failure(code: string, message: string): Error {
   return Object.assign(new Error(message), { code });
@@ -84,6 +86,8 @@ export class FakeCore implements QueryCore {
   gate: Promise<void> = Promise.resolve();
   /** Names whose incarnation cannot be opened. */
   readonly damaged = new Set<string>();
+  /** what metrics() says of live searches; nothing is compared here */
+  recall: RecallCounts = { compared: 0, dropped: 0, failed: 0, sum: 0, bounds: [0.9, 1], byBound: [0, 0] };
   #created = 0;
 
   /** how often `gate` was come to */
@@ -160,6 +164,10 @@ export class FakeCore implements QueryCore {
       partitions: Uint32Array.from(found, (record) => record?.partition ?? 0),
       offsets: found.map(() => 0n),
     };
+  }
+
+  metrics(): string {
+    return JSON.stringify({ recall: this.recall });
   }
 
   async describe(request: DescribeRequest): Promise<string> {

@@ -270,7 +270,6 @@ macro_rules! kernel_table {
             count_le: $bytes::count_le,
             positions_le: $bytes::positions_le,
             dot_i8: $bytes::dot_i8,
-            l2_i8: $bytes::l2_i8,
         };
         #[target_feature(enable = $features)]
         fn quantise(table: &mut $crate::table::LookupTable, rotated: &[f32]) {

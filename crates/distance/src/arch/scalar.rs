@@ -31,7 +31,6 @@ pub(crate) static KERNELS: Kernels = Kernels {
     count_le: scalar_select::count_le,
     positions_le: scalar_select::positions_le,
     dot_i8: scalar_select::dot_i8,
-    l2_i8: scalar_select::l2_i8,
 };
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {

@@ -22,10 +22,3 @@ pub(super) fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
     let products = a.iter().zip(b).map(|(a, b)| i32::from(*a) * i32::from(*b));
     products.sum()
 }
-
-/// See [`crate::Kernels::l2_i8`].
-pub(super) fn l2_i8(a: &[i8], b: &[i8]) -> u32 {
-    assert_eq!(a.len(), b.len(), "vectors of different dimensions");
-    let differences = a.iter().zip(b).map(|(a, b)| u32::from(a.abs_diff(*b)));
-    differences.map(|difference| difference * difference).sum()
-}

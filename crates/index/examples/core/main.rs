@@ -113,9 +113,13 @@ fn main() -> Result<(), Failure> {
     println!("{}", truth.difficulty(base.floats(), queries.floats(), dim));
 
     let sample_rows = settings.number("sample", rows).min(rows);
-    let mut options = TrainOptions::for_rows(1, rows, settings.number("seed", 7), threads);
-    options.lists = settings.number("lists", options.lists);
-    options.rounds = settings.number("rounds", options.rounds);
+    let options = TrainOptions {
+        version: 1,
+        lists: settings.number("lists", (rows / 200).clamp(1, 1 << 16)),
+        rounds: settings.number("rounds", 10),
+        seed: settings.number("seed", 7),
+        threads,
+    };
     let (before, began) = (cpu_seconds(), Instant::now());
     let kept = settings.text("centroids").map(Path::new);
     let was_kept = kept.is_some_and(Path::exists);

@@ -36,14 +36,7 @@ pub(super) fn recall_curve(
     if queries.is_empty() {
         return Vec::new();
     }
-    let lists: Vec<u32> = parallel::map_chunks(threads, sample, dim, |rows| {
-        let (mut table, mut scratch) = (LookupTable::default(), ChooseScratch::default());
-        let lists = rows.chunks_exact(dim);
-        lists
-            .map(|row| centroids.nearest(row, &mut table, &mut scratch).0)
-            .collect::<Vec<u32>>()
-    })
-    .concat();
+    let lists = centroids.assign(sample, threads);
     let parts: Vec<&[f32]> = queries.chunks(QUERIES * dim).collect();
     let places = parallel::map(threads, parts.len(), |part| {
         let queries = parts[part].chunks_exact(dim);

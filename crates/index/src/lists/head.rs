@@ -35,6 +35,13 @@ pub struct ListEntry {
     pub offset: u64,
 }
 
+impl ListEntry {
+    /// The slots of its rows.
+    pub fn slots(&self) -> Range<u32> {
+        self.first_slot..self.first_slot + self.rows
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListsHead {

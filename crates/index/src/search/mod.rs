@@ -3,9 +3,9 @@
 //!
 //! 1. [`Search::begin`] brings the query into the space and builds its one table.
 //! 2. [`Search::choose`] orders the lists that are worth a look.
-//! 3. [`Search::scan`] reads their codes in every segment (warm: whole objects in
-//!    memory), or [`Search::scan_list`] one list at a time (cold: as its bytes
-//!    arrive); hidden rows are passed over; the rows of smallest bound stay.
+//! 3. [`Search::scan`] reads their codes in every segment (whole objects in memory),
+//!    or [`Search::scan_lists`] wherever they lie (in pages); hidden rows are passed
+//!    over; the rows of smallest bound stay.
 //! 4. [`Search::wave`] hands out candidates, best bounds first; the caller reads
 //!    their vectors and [`Search::report`]s exact keys; waves end when no bound
 //!    left could beat the k-th exact key, or when the limit of rows is reached.
@@ -174,6 +174,13 @@ impl Search {
             &mut self.chosen,
         );
         &self.chosen
+    }
+
+    /// Takes a row as a candidate without a look at its code, before all others: where rows
+    /// are so few that exact keys of all cost less. At most `rerank_max` of them.
+    pub fn admit(&mut self, candidate: Candidate) {
+        let id = Candidate::pack(candidate.segment, candidate.slot);
+        self.pool.admit(id);
     }
 
     /// The next candidates to look at exactly: at most `most`, those of the smallest

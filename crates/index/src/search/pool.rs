@@ -61,6 +61,12 @@ impl Pool {
         }
     }
 
+    /// Takes a row whatever its bound.
+    pub(super) fn admit(&mut self, id: u64) {
+        self.bounds.push(f32::MIN);
+        self.ids.push(id);
+    }
+
     #[cold]
     fn cut(&mut self, kernels: &Kernels) {
         let slack = self.capacity / 4;

@@ -93,18 +93,6 @@ impl Search {
         self.chosen = chosen;
     }
 
-    /// Scans one list, for bytes that arrive one list at a time.
-    pub fn scan_list(
-        &mut self,
-        chosen: &Chosen,
-        segment: u32,
-        entry: &ListEntry,
-        list: List<'_>,
-        hidden: Option<&[u64]>,
-    ) {
-        self.scan_lists(std::iter::once((*chosen, segment, entry, list, hidden)));
-    }
-
     /// Scans lists of any segments in one run: (list, number of the segment, its entry, its
     /// bytes, hidden slots of the segment). For bytes that lie in pages.
     pub fn scan_lists<'a>(

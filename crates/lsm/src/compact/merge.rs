@@ -118,15 +118,16 @@ pub struct Merged {
     pub bytes_out: u64,
 }
 
-impl Merged {
-    pub(super) fn without_segments(status: Ended, version: u64, spec: &Spec) -> Self {
-        Self {
+impl Spec {
+    /// An end of this spec that made no segment.
+    pub(super) fn ended(&self, status: Ended, version: u64) -> Merged {
+        Merged {
             status,
             version,
             segments: Vec::new(),
             rows: 0,
             dropped: 0,
-            bytes_in: spec.bytes_in,
+            bytes_in: self.bytes_in,
             bytes_out: 0,
         }
     }
@@ -150,14 +151,15 @@ struct Inputs {
 }
 
 impl Inputs {
-    /// `None` when one of the spec's segments is gone.
+    /// `None` when one of the spec's segments is gone, or it names none.
     fn of(snapshot: &Snapshot, spec: &Spec) -> Option<Self> {
         let horizon = snapshot.state().horizon();
         let bound = |wanted: i64| horizon.map(|horizon| wanted.min(horizon));
         let others = snapshot.segments.iter();
         let others = others.filter(|(id, _)| !spec.inputs.contains(id));
+        let segments = live_inputs(snapshot, spec).filter(|live| !live.is_empty())?;
         Some(Self {
-            segments: live_inputs(snapshot, spec)?,
+            segments,
             others: others.map(|(_, view)| view.clone()).collect(),
             drop_deletes_before: spec.drop_deletes_before.and_then(bound),
         })
@@ -187,9 +189,8 @@ impl Incarnation {
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Merged> {
         let snapshot = self.follow().await?;
-        let ended = |status, version| Merged::without_segments(status, version, spec);
         let Some(inputs) = Inputs::of(&snapshot, spec) else {
-            return Ok(ended(Ended::Superseded, snapshot.version()));
+            return Ok(spec.ended(Ended::Superseded, snapshot.version()));
         };
         check_memory(&inputs.segments, snapshot.state(), options)?;
         let spool = tempfile::tempdir_in(&self.context.spool).map_err(|e| {
@@ -206,17 +207,8 @@ impl Incarnation {
             .await
         {
             Ok(Some(output)) => output,
-            Ok(None) => return Ok(ended(Ended::Cancelled, snapshot.version())),
-            Err(error) => {
-                // Inputs that were replaced meanwhile may have been swept under the reads.
-                let now = self.follow().await?;
-                let gone = live_inputs(&now, spec).is_none();
-                return if gone {
-                    Ok(ended(Ended::Superseded, now.version()))
-                } else {
-                    Err(error)
-                };
-            }
+            Ok(None) => return Ok(spec.ended(Ended::Cancelled, snapshot.version())),
+            Err(error) => return self.superseded_or(spec, error).await,
         };
         let total = inputs.segments.iter();
         let total = total.map(|view| u64::from(view.reader.entries())).sum();
@@ -234,7 +226,7 @@ impl Incarnation {
         (self.context.components.crash)("compact:uploaded");
         progress(at("commit"));
         match self.commit_merge(spec, &snapshot, &output).await? {
-            None => Ok(ended(Ended::Superseded, self.manifest.head().version)),
+            None => Ok(spec.ended(Ended::Superseded, self.manifest.head().version)),
             Some(head) => {
                 (self.context.components.crash)("compact:committed");
                 self.show_committed(&head).await;
@@ -244,9 +236,19 @@ impl Incarnation {
                     rows: meta.map_or(0, |m| u64::from(m.rows) + u64::from(m.deletes)),
                     dropped: output.dropped.entries,
                     bytes_out: meta.map_or(0, |m| m.files.iter().map(|f| f.bytes).sum()),
-                    ..ended(Ended::Done, head.version)
+                    ..spec.ended(Ended::Done, head.version)
                 })
             }
+        }
+    }
+
+    /// What an error of reading means: inputs that were replaced meanwhile may have been swept
+    /// under the reads, and the next plan names what took their place.
+    pub(super) async fn superseded_or(&self, spec: &Spec, error: Error) -> Result<Merged> {
+        let now = self.follow().await?;
+        match live_inputs(&now, spec) {
+            None => Ok(spec.ended(Ended::Superseded, now.version())),
+            Some(_) => Err(error),
         }
     }
 

@@ -36,6 +36,8 @@ async fn try_open(site: &Site, role: &str, crash: CrashPoint) -> Result<Arc<Lake
         cache_bytes: 1 << 20,
         components: site.components(crash),
         search_threads: 1,
+        recall_sample_ratio: 0.0,
+        warm_bytes: 0,
     };
     Lake::open(options).await
 }
@@ -338,12 +340,8 @@ fn should_refuse_to_promote_what_is_behind_and_roll_back_after_promoting() {
             }
         );
         let query = Search {
-            vector: vec![0.0; 3],
-            k: 9,
-            score_min: None,
-            with_attrs: false,
-            effort: None,
             truth: true,
+            ..Search::new(vec![0.0; 3], 9)
         };
         assert_eq!(
             target

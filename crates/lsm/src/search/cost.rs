@@ -13,8 +13,10 @@ pub struct Cost {
     pub segments_listed: u64,
     /// Segments with rows of which every row was compared.
     pub segments_exact: u64,
-    /// Segments of deletes alone, where there is nothing to compare.
-    pub segments_without_rows: u64,
+    /// Segments with nothing to compare: of deletes alone, or where nothing passes the filter.
+    pub segments_pruned: u64,
+    /// Rows of segments that pass the filter and are live; 0 without a filter.
+    pub rows_passed: u64,
     /// Versions of centroids that the lists belong to.
     pub centroids: u64,
     /// Lists of codes, those of all segments counted.
@@ -43,6 +45,7 @@ impl Cost {
 #[derive(Clone, Copy)]
 pub(super) enum Stage {
     Feed,
+    Filter,
     Lists,
     Codes,
     Rerank,
@@ -57,6 +60,8 @@ const STAGES: usize = Stage::Names as usize + 1;
 pub struct Stages {
     /// Fixing the view, opening an older version for it, and scanning its memtables.
     pub feed: u64,
+    /// Laying shadows over the segments, and what the filter does not let pass.
+    pub filter: u64,
     /// Choosing lists and reading their pages.
     pub lists: u64,
     /// Scanning codes.
@@ -101,6 +106,7 @@ impl Watch {
         let micros = |stage: Stage| nanos[stage as usize].load(Ordering::Relaxed) / 1000;
         Some(Stages {
             feed: micros(Stage::Feed),
+            filter: micros(Stage::Filter),
             lists: micros(Stage::Lists),
             codes: micros(Stage::Codes),
             rerank: micros(Stage::Rerank),

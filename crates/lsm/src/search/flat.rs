@@ -13,6 +13,7 @@ use vexlake_distance::TopK;
 use vexlake_index::{Query, scan};
 use vexlake_segment::VectorBlock;
 
+use super::mask::{Mask, Masks};
 use super::{Candidate, Group, Place, Search};
 use crate::error::{Error, Result};
 use crate::feed::View;
@@ -27,38 +28,75 @@ const READS_MAX: usize = 16;
 /// A block in memory, and the number of its segment in the view.
 type Loaded = (usize, Arc<VectorBlock>);
 
+/// The nearest rows, (segment << 32 | row), and how many were compared.
+pub(super) struct Scanned {
+    pub(super) top: TopK,
+    pub(super) rows: u64,
+}
+
+impl Scanned {
+    pub(super) fn new(k: usize) -> Self {
+        Self {
+            top: TopK::new(k),
+            rows: 0,
+        }
+    }
+
+    fn merge(mut self, other: &Self) -> Self {
+        self.top.merge(&other.top);
+        self.rows += other.rows;
+        self
+    }
+}
+
+/// A query of the group, and what it may see.
+struct Seeing<'a> {
+    query: Query<'a>,
+    k: usize,
+    mask: &'a Mask,
+}
+
 impl Incarnation {
-    /// Scans every row of some segments for some queries of a group. Answers the nearest by
-    /// query, (segment << 32 | row), and how many rows there were.
+    /// Scans every row of some segments that some queries of a group may see. Answers by query.
     pub(super) async fn scan_segments(
         &self,
         group: &Group<'_>,
+        masks: &Masks,
         queries: &[usize],
         segments: &[usize],
-    ) -> Result<(Vec<TopK>, u64)> {
-        let mut tops: Vec<TopK> = queries
+    ) -> Result<Vec<Scanned>> {
+        let seeing: Vec<Seeing<'_>> = queries
             .iter()
-            .map(|query| TopK::new(group.queries[*query].k))
+            .map(|place| Seeing {
+                query: group.prepared[*place],
+                k: group.queries[*place].k,
+                mask: masks.of(*place),
+            })
             .collect();
-        let prepared: Vec<Query<'_>> = queries.iter().map(|query| group.prepared[*query]).collect();
+        let mut found: Vec<Scanned> = seeing.iter().map(|one| Scanned::new(one.k)).collect();
         let (mut ready, mut missing) = (Vec::new(), Vec::new());
         if queries.is_empty() {
-            return Ok((tops, 0));
+            return Ok(found);
         }
         for number in segments {
             let reader = &group.views[*number].reader;
             for block in 0..reader.blocks() {
+                let rows = reader.block_rows(block);
+                let sees = |one: &Seeing<'_>| match one.mask.filter {
+                    None => true,
+                    Some(_) => one.mask.seen_in(*number, rows.clone()) > 0,
+                };
+                if !seeing.iter().any(sees) {
+                    continue;
+                }
                 match reader.cached_block(block) {
                     Some(found) => ready.push((*number, found)),
                     None => missing.push((*number, block)),
                 }
             }
         }
-        let rows_of =
-            |blocks: &[Loaded]| blocks.iter().map(|(_, b)| u64::from(b.rows())).sum::<u64>();
-        let mut rows = rows_of(&ready);
         group.reads.add_held(ready.len() as u64);
-        self.scan_blocks(group, &prepared, &ready, &mut tops);
+        self.scan_blocks(group, &seeing, &ready, &mut found);
         drop(ready);
         for wave in missing.chunks(WAVE_BLOCKS) {
             // Collected first: a stream that holds a borrowing closure is not Send for every lifetime.
@@ -73,43 +111,40 @@ impl Incarnation {
                 .collect();
             let reads = futures::stream::iter(reads).buffered(READS_MAX);
             let loaded: Vec<Loaded> = group.round(reads.try_collect()).await?;
-            rows += rows_of(&loaded);
-            self.scan_blocks(group, &prepared, &loaded, &mut tops);
+            self.scan_blocks(group, &seeing, &loaded, &mut found);
         }
-        Ok((tops, rows))
+        Ok(found)
     }
 
-    /// Scans loaded blocks on the search pool and merges into `tops`.
+    /// Scans loaded blocks on the search pool and merges into `found`.
     fn scan_blocks(
         &self,
         group: &Group<'_>,
-        prepared: &[Query<'_>],
+        seeing: &[Seeing<'_>],
         loaded: &[Loaded],
-        tops: &mut Vec<TopK>,
+        found: &mut Vec<Scanned>,
     ) {
-        let scan_all = |mut tops: Vec<TopK>, (number, block): &Loaded| {
-            let (view, number) = (group.views[*number], *number);
-            let feed = group.shadows.get(&view.id());
-            scan_block(prepared, view, block, feed, number, &mut tops);
-            tops
+        let scan_all = |mut found: Vec<Scanned>, (number, block): &Loaded| {
+            let view = group.views[*number];
+            let segment = (*number, view, group.shadows.get(&view.id()));
+            for (one, found) in seeing.iter().zip(&mut found) {
+                scan_block(&one.query, one.mask, segment, block, found);
+            }
+            found
         };
-        let merge = |mut a: Vec<TopK>, b: Vec<TopK>| {
-            a.iter_mut().zip(&b).for_each(|(a, b)| a.merge(b));
-            a
+        let merge = |a: Vec<Scanned>, b: Vec<Scanned>| {
+            let pairs = a.into_iter().zip(&b);
+            pairs.map(|(a, b)| a.merge(b)).collect::<Vec<_>>()
         };
-        let empty = || {
-            tops.iter()
-                .map(|top| TopK::new(top.k()))
-                .collect::<Vec<_>>()
-        };
-        let found = tokio::task::block_in_place(|| match loaded.len() {
+        let empty = || seeing.iter().map(|one| Scanned::new(one.k)).collect();
+        let scanned = tokio::task::block_in_place(|| match loaded.len() {
             0..=1 => loaded.iter().fold(empty(), scan_all),
             _ => self.context.pools.search.install(|| {
                 let parts = loaded.par_iter().fold(empty, scan_all);
                 parts.reduce(empty, merge)
             }),
         });
-        *tops = merge(std::mem::take(tops), found);
+        *found = merge(std::mem::take(found), scanned);
     }
 }
 
@@ -121,8 +156,14 @@ pub(super) fn scan_feed(
     let mut top = TopK::new(query.k);
     let mut rows = 0;
     for (number, memtable) in view.memtables().enumerate() {
+        let passing = query.filter.as_ref().map(|filter| memtable.passing(filter));
         for (vectors, norms, first) in memtable.chunks() {
-            let hidden = |row: u32| !view.visible(number, memtable.entry_of_slot(first + row));
+            let hidden = |row: u32| {
+                let slot = first + row;
+                let passes = |words: &Vec<u64>| words[slot as usize / 64] >> (slot % 64) & 1 == 1;
+                !passing.as_ref().is_none_or(passes)
+                    || !view.visible(number, memtable.entry_of_slot(slot))
+            };
             rows += norms.len() as u64;
             scan(
                 prepared,
@@ -153,24 +194,40 @@ pub(super) fn scan_feed(
     (named.collect(), rows)
 }
 
-fn scan_block(
-    queries: &[Query<'_>],
-    view: &SegmentView,
+pub(super) fn scan_block(
+    query: &Query<'_>,
+    mask: &Mask,
+    (number, view, feed): (usize, &SegmentView, Option<&Arc<RoaringBitmap>>),
     block: &VectorBlock,
-    feed: Option<&Arc<RoaringBitmap>>,
-    number: usize,
-    tops: &mut [TopK],
+    found: &mut Scanned,
 ) {
     let first = block.first_row;
     let rows = first..first + block.rows();
-    let masked = view.shadow.range_cardinality(rows.clone()) > 0
-        || feed.is_some_and(|bits| bits.range_cardinality(rows.clone()) > 0);
-    let hidden = |row: u32| {
+    let words = mask.hidden(number);
+    let masked = match words {
+        Some(_) => mask.seen_in(number, rows.clone()) < u64::from(block.rows()),
+        None => {
+            view.shadow.range_cardinality(rows.clone()) > 0
+                || feed.is_some_and(|bits| bits.range_cardinality(rows.clone()) > 0)
+        }
+    };
+    let by_word = |row: u32| {
+        let row = (first + row) as usize;
+        words.is_some_and(|words| words[row / 64] >> (row % 64) & 1 == 1)
+    };
+    let by_bitmap = |row: u32| {
         view.shadow.contains(first + row) || feed.is_some_and(|bits| bits.contains(first + row))
     };
-    let mask: Option<&dyn Fn(u32) -> bool> = if masked { Some(&hidden) } else { None };
+    let hidden: Option<&dyn Fn(u32) -> bool> = match (masked, words) {
+        (false, _) => None,
+        (true, Some(_)) => Some(&by_word),
+        (true, None) => Some(&by_bitmap),
+    };
+    found.rows += match mask.filter {
+        Some(_) => mask.seen_in(number, rows),
+        None => u64::from(block.rows()),
+    };
     let base = (number as u64) << 32 | u64::from(first);
-    for (query, top) in queries.iter().zip(tops) {
-        scan(query, block.values(), block.norms(), mask, base, top);
-    }
+    let (values, norms) = (block.values(), block.norms());
+    scan(query, values, norms, hidden, base, &mut found.top);
 }

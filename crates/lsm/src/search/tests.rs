@@ -9,14 +9,7 @@ use crate::ErrorKind;
 use crate::testing::*;
 
 fn query(vector: &[f32], k: usize) -> Search {
-    Search {
-        vector: vector.to_vec(),
-        k,
-        score_min: None,
-        with_attrs: false,
-        effort: None,
-        truth: false,
-    }
+    Search::new(vector.to_vec(), k)
 }
 
 #[test]

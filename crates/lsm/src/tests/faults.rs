@@ -210,12 +210,8 @@ fn should_answer_damaged_blocks_with_an_error_and_never_with_wrong_records() {
                 .expect("opened");
             faults.add(Rule::every(Op::Ranges, "data.parquet", fault.clone()));
             let query = Search {
-                vector: vec![1.0, 2.0, 1.0],
-                k: 5,
-                score_min: None,
-                with_attrs: false,
-                effort: None,
                 truth: true,
+                ..Search::new(vec![1.0, 2.0, 1.0], 5)
             };
             let error = reader
                 .search(std::slice::from_ref(&query), Scope::Fresh)

@@ -15,8 +15,8 @@ use crate::testing::*;
 use crate::{Answers, Ended, ErrorKind, GcOptions, Incarnation, Policy, Schema, Scope, Search};
 
 const DIM: usize = 48;
-const CLUSTERS: u64 = 40;
-const LISTS: u32 = 60;
+pub(super) const CLUSTERS: u64 = 40;
+pub(super) const LISTS: u32 = 60;
 const NO_GRACE: GcOptions = GcOptions {
     grace_ms: 0,
     dry_run: false,
@@ -30,7 +30,7 @@ fn random(state: &mut u64) -> f32 {
 }
 
 /// Row `n`: near one of the clusters' centres.
-fn vector(n: u64) -> Vec<f32> {
+pub(super) fn vector(n: u64) -> Vec<f32> {
     let mut centre = (n % CLUSTERS + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut own = (n + 1).wrapping_mul(0xd1b5_4a32_d192_ed03);
     let mut next = || random(&mut centre) + 0.8 * random(&mut own);
@@ -46,15 +46,24 @@ pub(super) async fn site(metric: Metric) -> Site {
 }
 
 /// Appends rows whose offsets are their numbers, and flushes them as one segment.
-async fn flush_rows(writer: &Incarnation, rows: Range<u64>) {
+pub(super) async fn flush_rows(writer: &Incarnation, rows: Range<u64>) {
     append_rows(writer, rows).await;
     writer.flush().await.expect("flushed");
 }
 
 /// Appends rows whose offsets are their numbers, with these as attributes.
 pub(super) async fn append_rows(writer: &Incarnation, rows: Range<u64>) {
+    append_vectors(writer, rows, vector).await;
+}
+
+/// As [`append_rows`] with vectors of the test's own.
+pub(super) async fn append_vectors(
+    writer: &Incarnation,
+    rows: Range<u64>,
+    vector_of: impl Fn(u64) -> Vec<f32>,
+) {
     let upsert = |n: u64| {
-        let floats = vector(n).iter().flat_map(|x| x.to_le_bytes()).collect();
+        let floats = vector_of(n).iter().flat_map(|x| x.to_le_bytes()).collect();
         let key = format!("k{n}").into_bytes();
         let attrs = format!("{{\"n\":{n}}}").into_bytes();
         [Some(key), Some(floats), None, Some(attrs), None, None, None]
@@ -95,7 +104,7 @@ pub(super) async fn train(handle: &Incarnation) -> Ended {
 }
 
 /// Segments without lists by the centroids in use.
-fn unlisted(handle: &Incarnation) -> usize {
+pub(super) fn unlisted(handle: &Incarnation) -> usize {
     let snapshot = handle.snapshot();
     let current = snapshot.state().centroids.current;
     let metas = snapshot.segments.values().map(|view| view.reader.meta());
@@ -103,7 +112,7 @@ fn unlisted(handle: &Incarnation) -> usize {
 }
 
 /// A collection whose every segment has lists: some by flushes, some by rewrites.
-async fn listed(metric: Metric) -> (Site, Arc<Incarnation>) {
+pub(super) async fn listed(metric: Metric) -> (Site, Arc<Incarnation>) {
     let site = site(metric).await;
     let writer = site.open("ingest").await;
     for part in 0..3 {
@@ -127,16 +136,12 @@ async fn listed(metric: Metric) -> (Site, Arc<Incarnation>) {
 
 pub(super) fn query(n: u64, truth: bool) -> Search {
     Search {
-        vector: vector(1_000_000 + n),
-        k: 10,
-        score_min: None,
-        with_attrs: false,
-        effort: None,
         truth,
+        ..Search::new(vector(1_000_000 + n), 10)
     }
 }
 
-async fn ask(handle: &Incarnation, query: Search) -> Answers {
+pub(super) async fn ask(handle: &Incarnation, query: Search) -> Answers {
     let answers = handle.search(&[query], Scope::Fresh).await;
     answers.expect("searched")
 }
@@ -160,7 +165,7 @@ async fn recall(handle: &Incarnation, queries: u64) -> f64 {
     found as f64 / f64::from(all)
 }
 
-async fn assert_recall(handle: &Incarnation, queries: u64, least: f64) {
+pub(super) async fn assert_recall(handle: &Incarnation, queries: u64, least: f64) {
     let found = recall(handle, queries).await;
     assert!(found >= least, "recall {found}");
 }

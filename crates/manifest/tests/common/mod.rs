@@ -14,10 +14,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
+use tokio::sync::Semaphore;
 use vexlake_manifest::{
     Author, Clock, Context, Head, Manifest, ManifestError, State, Violation, crash,
 };
-use vexlake_store::{Faults, Store, StoreConfig, StoreError};
+use vexlake_store::{Fault, Faults, Op, Rule, Store, StoreConfig, StoreError};
 
 /// Named counters, each addition with a token that may be used once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -269,4 +270,63 @@ pub async fn add_surely(toy: &Toy, token: u64) -> Added {
         }
     }
     panic!("token {token} could not be added")
+}
+
+/// Checks the whole history of an unharmed `store` against what was acknowledged.
+pub async fn assert_exactly_once(store: &Store, acknowledged: &BTreeMap<u64, Added>) {
+    let toy = open(store).await;
+    let history = toy.history(usize::MAX).await.unwrap();
+    let versions: Vec<u64> = history.iter().rev().map(|c| c.version).collect();
+    assert_eq!(versions, (0..=toy.head().version).collect::<Vec<_>>());
+    for (token, how) in acknowledged {
+        let at: Vec<u64> = history
+            .iter()
+            .filter(|c| c.delta == Some(add(*token)))
+            .map(|c| c.version)
+            .collect();
+        assert_eq!(at.len(), 1, "token {token} is at {at:?}");
+        if let Added::At(version) = how {
+            assert_eq!(at[0], *version);
+        }
+    }
+    assert_eq!(toy.head().state.tokens.len() as u64, toy.head().version);
+}
+
+/// Dies at a point: the task ends there, as the process would.
+pub fn dying_at(point: &'static str) -> Context {
+    let crash: crash::CrashPoint = Arc::new(move |passed| {
+        if passed == point {
+            std::panic::resume_unwind(Box::new("died"));
+        }
+    });
+    Context {
+        crash,
+        ..Context::new(clock())
+    }
+}
+
+/// Lets the `nth` call of a kind on `commits/` begin and wait until the gate gets a permit.
+pub struct Held {
+    pub faults: Arc<Faults>,
+    gate: Arc<Semaphore>,
+}
+
+impl Held {
+    pub fn at(op: Op, nth: u64) -> Self {
+        let gate = Arc::new(Semaphore::new(0));
+        let hold = Fault::Hold(Arc::clone(&gate));
+        let faults = Faults::scripted([Rule::nth(op, "commits/", nth, hold)]);
+        Self { faults, gate }
+    }
+
+    /// Returns once the call waits.
+    pub async fn reached(&self) {
+        while self.faults.fired() == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub fn release(&self) {
+        self.gate.add_permits(1);
+    }
 }

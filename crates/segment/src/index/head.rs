@@ -7,6 +7,7 @@
 //! Parsing trusts nothing: after checksums come lengths, bounds and order, so that no
 //! later lookup can panic, even on a file forged with right checksums.
 
+use super::attributes::Attributes;
 use super::container::{Container, Kind, column, u32_at, u64_at};
 use super::filter::KeyFilter;
 use super::kinds::*;
@@ -31,11 +32,13 @@ pub(crate) enum Section {
     Keys,
     /// Whole lists of codes.
     Lists,
+    /// Columns of attributes.
+    Attributes,
 }
 
 /// Where the pages of a lazy section begin.
 #[derive(Debug, PartialEq)]
-enum Starts {
+pub(super) enum Starts {
     /// Every so many bytes.
     Every(u64),
     /// At these offsets in the section; one more than pages.
@@ -44,10 +47,10 @@ enum Starts {
 
 /// A lazy section: its place in the file, its pages and their checksums.
 #[derive(Debug, PartialEq)]
-struct Paged {
-    at: Range<u64>,
-    starts: Starts,
-    crcs: Vec<u32>,
+pub(super) struct Paged {
+    pub(super) at: Range<u64>,
+    pub(super) starts: Starts,
+    pub(super) crcs: Vec<u32>,
 }
 
 impl Paged {
@@ -62,7 +65,7 @@ impl Paged {
         }
     }
 
-    fn memory_bytes(&self) -> usize {
+    pub(super) fn memory_bytes(&self) -> usize {
         let starts = match &self.starts {
             Starts::Every(_) => 0,
             Starts::At(starts) => starts.len() * 8,
@@ -88,6 +91,8 @@ pub(crate) struct Head {
     fences: Vec<u64>,
     /// The inverted lists, where the segment has them.
     pub(crate) lists: Option<Lists>,
+    /// Where the columns of attributes lie.
+    pub(crate) attributes: Attributes,
 }
 
 impl Head {
@@ -131,6 +136,7 @@ impl Head {
             key_pages,
             fences,
             lists: parse_lists(&file, rows)?,
+            attributes: parse_attributes(&file, rows)?,
         })
     }
 
@@ -157,12 +163,13 @@ impl Head {
         (self.entries() - first).min(ENTRIES_PER_PAGE) as usize
     }
 
-    /// A section of fixed pages; None of lists, which say themselves where pages begin.
+    /// A section whose pages its directory cuts; None of lists, which say it themselves.
     fn paged(&self, section: Section) -> Option<&Paged> {
         match section {
             Section::RowChecksums => Some(&self.row_checksums),
             Section::Entries => Some(&self.entry_pages),
             Section::Keys => Some(&self.key_pages),
+            Section::Attributes => Some(&self.attributes.paged),
             Section::Lists => None,
         }
     }
@@ -195,6 +202,7 @@ impl Head {
             Section::Entries => ENTRY_PAGES,
             Section::Keys => KEY_PAGES,
             Section::Lists => LISTS,
+            Section::Attributes => ATTRIBUTE_COLUMNS,
         };
         let Some(paged) = self.paged(section) else {
             let (lists, at) = (self.lists(), self.page_range(section, page).start);
@@ -211,6 +219,7 @@ impl Head {
             Section::RowChecksums => Ok(()),
             Section::Entries => EntryPage::check(bytes, self.entries_in(page)),
             Section::Keys => KeyPage::check(bytes, self.fences[page as usize], self.entries()),
+            Section::Attributes => self.attributes.check_page(page, bytes),
             Section::Lists => Ok(()),
         };
         shaped.or_else(|why| damaged(kind, at.start, format!("page {page}: {why}")))
@@ -235,6 +244,7 @@ impl Head {
             + self.layout.vector_pages.len() * size_of::<VectorPage>()
             + self.layout.tail.len()
             + self.lists.as_ref().map_or(0, Lists::memory_bytes)
+            + self.attributes.memory_bytes()
     }
 }
 
@@ -351,6 +361,15 @@ fn parse_lists(file: &Container<'_>, rows: u32) -> Result<Option<Lists>> {
     parsed
         .map(Some)
         .or_else(|why| damaged(LISTS_HEAD, head_at, why))
+}
+
+fn parse_attributes(file: &Container<'_>, rows: u32) -> Result<Attributes> {
+    if !file.has(ATTRIBUTE_DIRECTORY) {
+        return Ok(Attributes::unknown(rows));
+    }
+    let (directory, at) = file.resident(ATTRIBUTE_DIRECTORY)?;
+    let parsed = Attributes::parse(directory, file.lazy(ATTRIBUTE_COLUMNS)?, rows);
+    parsed.or_else(|why| damaged(ATTRIBUTE_DIRECTORY, at, why))
 }
 
 fn parse_entry_pages(file: &Container<'_>, entries: u32) -> Result<Paged> {

@@ -6,6 +6,7 @@
 //! 13 entry pages         ids, positions and event times of 256 entries each, see pages.rs
 //! 14 key pages           hashes and ordinals of 1,024 keys each, by hash, see pages.rs
 //! 19 lists               the lists object of crates/index from the end of its head on
+//! 21 attribute columns   columns of crates/index, one of a field and chunk after another
 //! resident
 //!  1 stats               80 B: entry hash u128, log time min and max i64, data.parquet
 //!                        bytes u64, tail offset u64, records u32, deletes u32, dim u32,
@@ -17,6 +18,7 @@
 //! 16 entry directory     starts in 13 u64 × (pages + 1), crc32c u32 × pages
 //! 17 key fences          first hashes u64 × pages of 14, crc32c u32 × pages
 //! 20 lists head          the head of the lists object: centroid version, list directory
+//! 22 attribute directory where the columns in 21 begin, see attributes.rs
 //! 18 key filter          xorf's BinaryFuse16: descriptor 20 B, fingerprints u16; empty = no filter
 //! ```
 //! 19 and 20 are there where the segment has lists; slots are ordinals.
@@ -38,6 +40,8 @@ pub(super) const KEY_FENCES: Kind = (17, "key fences");
 pub(super) const KEY_FILTER: Kind = (18, "key filter");
 pub(super) const LISTS: Kind = (19, "lists");
 pub(super) const LISTS_HEAD: Kind = (20, "lists head");
+pub(super) const ATTRIBUTE_COLUMNS: Kind = (21, "attribute columns");
+pub(super) const ATTRIBUTE_DIRECTORY: Kind = (22, "attribute directory");
 
 pub(super) const STATS_BYTES: usize = 80;
 pub(super) const VECTOR_PAGE_BYTES: usize = 16;

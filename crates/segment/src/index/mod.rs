@@ -8,6 +8,7 @@
 //! A new section is a line in `kinds.rs`, a call in [`Index::write`] on the lazy or the
 //! resident side, and its parsing in `head.rs`; old readers skip it.
 
+mod attributes;
 mod container;
 mod filter;
 mod head;
@@ -18,6 +19,7 @@ mod pages;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use attributes::ColumnChunks;
 pub(crate) use head::{Head, Section};
 pub(crate) use lists::Lists;
 pub(crate) use pages::{ENTRIES_PER_PAGE, EntryPage, KeyPage};
@@ -57,10 +59,11 @@ impl Index {
     pub(crate) fn build<R: ChunkReader>(
         id: Ulid,
         schema: SegmentSchema,
-        entries: Entries,
+        mut entries: Entries,
         data: &R,
         lists: Option<Vec<u8>>,
     ) -> Result<Self> {
+        entries.attributes.finish();
         let keys = sort_keys(&entries)?;
         let filter = KeyFilter::build(keys.iter().map(|(hash, _)| *hash).collect());
         let layout = survey(data, &schema, &entries)?;
@@ -111,6 +114,9 @@ impl Index {
         if let Some(lists) = lists {
             file.section(LISTS, [lists])?;
         }
+        // The newest section comes last: where an older file is derived again, the pages
+        // that its head knows lie where they lay.
+        file.section(ATTRIBUTE_COLUMNS, entries.attributes.columns())?;
 
         file.begin_head()?;
         file.section(STATS, [&self.stats()])?;
@@ -139,6 +145,7 @@ impl Index {
         if let Some(head) = lists_head {
             file.section(LISTS_HEAD, [head])?;
         }
+        file.section(ATTRIBUTE_DIRECTORY, [entries.attributes.encode_directory()])?;
         file.finish()
     }
 

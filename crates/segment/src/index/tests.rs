@@ -71,7 +71,12 @@ fn small() -> &'static (Vec<u8>, Vec<u8>) {
 /// All pages of an index, each checked.
 type Pages = Vec<Vec<u8>>;
 
-const SECTIONS: [Section; 3] = [Section::RowChecksums, Section::Entries, Section::Keys];
+const SECTIONS: [Section; 4] = [
+    Section::RowChecksums,
+    Section::Entries,
+    Section::Keys,
+    Section::Attributes,
+];
 
 /// What a reader holds and everything that it may read, or the first error.
 fn read(file: &[u8]) -> Result<(Head, Pages)> {
@@ -221,7 +226,7 @@ fn should_skip_sections_of_unknown_kinds() {
     let mut newer = ContainerWriter::new(Vec::new(), good.id).expect("writes");
     let list: [&[u8]; 2] = [b"a list", b" of the future"];
     newer.section((1000, "lists"), list).expect("writes");
-    for kind in [ROW_CHECKSUMS, ENTRY_PAGES, KEY_PAGES] {
+    for kind in [ROW_CHECKSUMS, ENTRY_PAGES, KEY_PAGES, ATTRIBUTE_COLUMNS] {
         let at = container.lazy(kind).expect("a section");
         let bytes = &file[at.start as usize..at.end as usize];
         newer.section(kind, [bytes]).expect("writes");
@@ -229,6 +234,7 @@ fn should_skip_sections_of_unknown_kinds() {
     newer.begin_head().expect("writes");
     newer.section((1001, "nothing"), [b""]).expect("writes");
     for kind in [
+        ATTRIBUTE_DIRECTORY,
         KEY_FILTER,
         KEY_FENCES,
         ENTRY_DIRECTORY,

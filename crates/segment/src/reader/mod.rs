@@ -6,21 +6,25 @@
 //!    times (`entries.rs`). A page that turns out damaged or missing is mended the same
 //!    way, once.
 //! 3. Vectors come in blocks or one by one through the same cache (`vectors.rs`, `rows.rs`),
-//!    lists of codes by page (`lists.rs`), attributes by page (`attrs.rs`), whole records
-//!    for merges (`batch.rs`).
+//!    lists of codes by page (`lists.rs`), what filters ask by column (`columns.rs`), the text
+//!    of attributes by page (`attrs.rs`), whole records for merges (`batch.rs`).
+//!    `warm.rs` reads ahead of who searches.
 //!
 //! Invariant: no byte of `data.parquet` or of an index page is used before its checksum
 //! matched.
 
 mod attrs;
 mod batch;
+mod columns;
 mod entries;
 mod lists;
 mod pages;
 mod rows;
 mod vectors;
+mod warm;
 
 pub use batch::RowBatch;
+pub use columns::{FilterColumns, Passed};
 pub use entries::{EntryBatch, Found};
 
 use crate::cache::BlockCache;

@@ -2,12 +2,14 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod listed;
+
 use std::path::Path;
 use ulid::Ulid;
 use vexlake_distance::Metric;
 use vexlake_segment::{
-    BlockCache, Built, Delete, Found, Position, ReadCounts, Row, SegmentMeta, SegmentReader,
-    SegmentSchema, SegmentWriter, key_hash, upload,
+    BlockCache, Built, Delete, Found, Position, ReadCounts, Row, SegmentError, SegmentMeta,
+    SegmentReader, SegmentSchema, SegmentWriter, key_hash, upload,
 };
 use vexlake_store::Store;
 
@@ -138,9 +140,11 @@ impl Fixture {
     }
 
     pub async fn open_with(&self, cache: BlockCache) -> SegmentReader {
-        SegmentReader::open(self.store.clone(), &self.meta, &self.schema, cache, None)
-            .await
-            .expect("opens")
+        self.try_open(cache).await.expect("opens")
+    }
+
+    pub async fn try_open(&self, cache: BlockCache) -> Result<SegmentReader, SegmentError> {
+        SegmentReader::open(self.store.clone(), &self.meta, &self.schema, cache, None).await
     }
 
     /// Where the store keeps a file.

@@ -1,4 +1,4 @@
-//! Selection and int8 distances with NEON. Compiled where its target is installed.
+//! Selection and int8 products with NEON. Compiled where its target is installed.
 
 #![allow(
     unused_unsafe,
@@ -47,24 +47,4 @@ pub(super) fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
         vaddvq_s32(sum)
     };
     sum + scalar_select::dot_i8(a_rest, b_rest)
-}
-
-/// See [`crate::Kernels::l2_i8`].
-pub(super) fn l2_i8(a: &[i8], b: &[i8]) -> u32 {
-    assert_eq!(a.len(), b.len(), "vectors of different dimensions");
-    let (a_whole, a_rest) = a.as_chunks::<16>();
-    let (b_whole, b_rest) = b.as_chunks::<16>();
-    // SAFETY: each load reads the sixteen bytes of its chunk.
-    let sum = unsafe {
-        let mut sum = vdupq_n_u32(0);
-        for (x, y) in a_whole.iter().zip(b_whole) {
-            let (x, y) = (vld1q_s8(x.as_ptr()), vld1q_s8(y.as_ptr()));
-            let difference = vreinterpretq_u8_s8(vabdq_s8(x, y));
-            let low = vget_low_u8(difference);
-            sum = vpadalq_u16(sum, vmull_u8(low, low));
-            sum = vpadalq_u16(sum, vmull_high_u8(difference, difference));
-        }
-        vaddvq_u32(sum)
-    };
-    sum + scalar_select::l2_i8(a_rest, b_rest)
 }

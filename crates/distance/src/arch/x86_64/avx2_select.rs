@@ -1,4 +1,4 @@
-//! Selection by compare masks, int8 distances by widening multiply-adds.
+//! Selection by compare masks, int8 products by widening multiply-adds.
 
 use core::arch::x86_64::*;
 
@@ -74,28 +74,6 @@ fn dot_of(a: &[i8], b: &[i8]) -> i32 {
         sum = _mm256_add_epi32(sum, _mm256_madd_epi16(widen(x), widen(y)));
     }
     lanes_of(sum).iter().sum::<i32>() + crate::arch::scalar_select::dot_i8(a_rest, b_rest)
-}
-
-/// See [`crate::Kernels::l2_i8`].
-pub(super) fn l2_i8(a: &[i8], b: &[i8]) -> u32 {
-    assert_eq!(a.len(), b.len(), "vectors of different dimensions");
-    // SAFETY: as above.
-    unsafe { l2_of(a, b) }
-}
-
-#[target_feature(enable = "avx2")]
-fn l2_of(a: &[i8], b: &[i8]) -> u32 {
-    let (a_whole, a_rest) = a.as_chunks::<16>();
-    let (b_whole, b_rest) = b.as_chunks::<16>();
-    let mut sum = _mm256_setzero_si256();
-    for (x, y) in a_whole.iter().zip(b_whole) {
-        let difference = _mm256_sub_epi16(widen(x), widen(y));
-        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(difference, difference));
-    }
-    // A lane holds at most 65,536 / 8 · 255² = 5.3e8; their sum fits u32 only.
-    let lanes = lanes_of(sum);
-    let whole: u32 = lanes.iter().map(|lane| *lane as u32).sum();
-    whole + crate::arch::scalar_select::l2_i8(a_rest, b_rest)
 }
 
 #[target_feature(enable = "avx2")]

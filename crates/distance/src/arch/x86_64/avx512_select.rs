@@ -1,4 +1,4 @@
-//! Selection by compare masks and compress, int8 distances by VNNI.
+//! Selection by compare masks and compress, int8 products by VNNI.
 
 use core::arch::x86_64::*;
 
@@ -95,32 +95,4 @@ unsafe fn dot_of(a: &[i8], b: &[i8]) -> i32 {
         at += 64;
     }
     _mm512_reduce_add_epi32(_mm512_sub_epi32(sum, _mm512_slli_epi32::<7>(sum_b)))
-}
-
-/// See [`crate::Kernels::l2_i8`].
-pub(super) fn l2_i8(a: &[i8], b: &[i8]) -> u32 {
-    assert_eq!(a.len(), b.len(), "vectors of different dimensions");
-    // SAFETY: as above; the lengths are equal.
-    unsafe { l2_of(a, b) }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn l2_of(a: &[i8], b: &[i8]) -> u32 {
-    let mut sum = _mm512_setzero_si512();
-    let mut at = 0;
-    while at < a.len() {
-        let mask = u32::MAX >> (32 - (a.len() - at).min(32));
-        // SAFETY: masked lanes are neither read nor faulted on and differ by 0.
-        let (x, y) = unsafe {
-            (
-                _mm256_maskz_loadu_epi8(mask, a.as_ptr().add(at)),
-                _mm256_maskz_loadu_epi8(mask, b.as_ptr().add(at)),
-            )
-        };
-        let difference = _mm512_sub_epi16(_mm512_cvtepi8_epi16(x), _mm512_cvtepi8_epi16(y));
-        sum = _mm512_dpwssd_epi32(sum, difference, difference);
-        at += 32;
-    }
-    // 65,536 · 255² = 4.26e9 fits u32, which the wrapping sum of i32 lanes gives.
-    _mm512_reduce_add_epi32(sum) as u32
 }

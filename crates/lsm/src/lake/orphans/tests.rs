@@ -48,6 +48,12 @@ async fn creator(site: &Site, crash: CrashPoint) -> tokio::task::JoinHandle<Resu
     tokio::spawn(async move { create(&lake, "new").await })
 }
 
+/// A creator of "new" that died at a point.
+async fn died_at(site: &Site, point: &'static str, nth: u64) {
+    let died = creator(site, crash_at(point, nth)).await.await;
+    assert!(died.expect_err("dies").is_panic(), "{point} {nth}");
+}
+
 /// What is left below `c/<id>/`.
 async fn left_of(lake: &Lake, id: Ulid) -> Vec<String> {
     let prefix = format!("c/{id}/");
@@ -69,8 +75,7 @@ fn should_remove_what_a_creator_left_that_died_at_any_point() {
         run(async {
             let (site, lake, docs, log) = begun().await;
             feed(&lake, docs, &log).await;
-            let died = creator(&site, crash_at(point, nth)).await.await;
-            assert!(died.expect_err("dies").is_panic(), "{point} {nth}");
+            died_at(&site, point, nth).await;
             site.tick(1);
             let (left, orphans) = ids(&lake, &NOW).await;
             assert_eq!(left, orphans, "{point} {nth}");
@@ -163,8 +168,7 @@ fn should_finish_a_removal_that_died_at_any_point() {
             for nth in 1..=3 {
                 run(async {
                     let (site, lake, _, _) = begun().await;
-                    let died = creator(&site, crash_at(orphan.0, orphan.1)).await.await;
-                    assert!(died.expect_err("dies").is_panic());
+                    died_at(&site, orphan.0, orphan.1).await;
                     site.tick(1);
                     let (_, found) = ids(&lake, &LOOK).await;
                     let dying = open_with(&site, "gc", crash_at(point, nth)).await;
@@ -189,10 +193,7 @@ fn should_finish_a_removal_that_died_at_any_point() {
 fn should_leave_the_young_alone_and_only_look_in_a_dry_run() {
     run(async {
         let (site, lake, _, _) = begun().await;
-        let died = creator(&site, crash_at(crash::COMMIT_BEFORE_CREATE, 2))
-            .await
-            .await;
-        assert!(died.expect_err("dies").is_panic());
+        died_at(&site, crash::COMMIT_BEFORE_CREATE, 2).await;
         let patient = LakeGcOptions {
             grace_ms: 1_000,
             ..NOW
@@ -231,16 +232,8 @@ fn should_never_take_what_is_live_fed_or_leaving_for_an_orphan() {
         for id in [docs, replay] {
             assert!(!lake.has_retired(id).await.expect("read"));
         }
-        assert!(
-            !live
-                .manifest
-                .refresh()
-                .await
-                .expect("read")
-                .state
-                .segments
-                .is_empty()
-        );
+        let head = live.manifest.refresh().await.expect("read");
+        assert!(!head.state.segments.is_empty());
     });
 }
 
@@ -301,25 +294,18 @@ fn should_refuse_to_name_what_is_leaving_and_to_take_a_name_away_from_what_has_o
 #[test]
 fn should_go_on_with_the_others_when_one_cannot_be_finished() {
     run(async {
-        let (_site, lake, docs, _) = begun().await;
+        let (site, lake, docs, _) = begun().await;
         let other = create(&lake, "other").await.expect("created");
         for name in ["docs", "other"] {
             lake.drop_collection(0, name).await.expect("dropped");
         }
         let broken = docs.min(other);
-        let fresh = open(&_site, "b").await;
+        let fresh = open(&site, "b").await;
         let head = format!("c/{broken}/HEAD");
         lake.store.put(&head, "no frame".into()).await.expect("put");
         fresh.finish_leaving().await.expect_err("one is damaged");
-        let leaving = fresh
-            .catalog
-            .refresh()
-            .await
-            .expect("read")
-            .state
-            .leaving
-            .clone();
-        assert_eq!(leaving.into_iter().collect::<Vec<_>>(), [broken]);
+        let catalog = fresh.catalog.refresh().await.expect("read");
+        assert_eq!(catalog.state.leaving, [broken].into());
     });
 }
 
@@ -327,10 +313,7 @@ fn should_go_on_with_the_others_when_one_cannot_be_finished() {
 fn should_retire_an_orphan_for_good() {
     run(async {
         let (site, lake, _, _) = begun().await;
-        let died = creator(&site, crash_at(crash::COMMIT_BEFORE_CREATE, 2))
-            .await
-            .await;
-        assert!(died.expect_err("dies").is_panic());
+        died_at(&site, crash::COMMIT_BEFORE_CREATE, 2).await;
         site.tick(1);
         let (_, orphans) = ids(&lake, &LOOK).await;
         // Whoever has it open already is fenced as after a drop.
