@@ -10,6 +10,11 @@
 //! group for 16 rows at once. After the codes lie the factors of the 32 rows,
 //! `a` then `b`, f32 little-endian: one block is one stretch of memory.
 //!
+//! A *half block* holds [`HALF_ROWS`] rows in the same way, for lists that are short:
+//! for each group of the code's first half 16 bytes, byte r with row r's bits of that
+//! group in its low half and of the group half a code further in its high half. It
+//! takes half of a block's memory and half of its look-ups.
+//!
 //! Source of the layout: André, Kermarrec, Le Scouarnec, "Cache locality is not
 //! enough" (VLDB 2015), and faiss's fast scan.
 
@@ -22,8 +27,14 @@ pub const CODE_DIM_STEP: usize = 64;
 /// Rows in a block.
 pub const BLOCK_ROWS: usize = 32;
 
+/// Rows in a half block.
+pub const HALF_ROWS: usize = BLOCK_ROWS / 2;
+
 /// Bytes of the two factors of a block's rows.
 pub const BLOCK_FACTOR_BYTES: usize = 2 * BLOCK_ROWS * size_of::<f32>();
+
+/// Bytes of the two factors of a half block's rows.
+pub const HALF_FACTOR_BYTES: usize = BLOCK_FACTOR_BYTES / 2;
 
 /// Groups of four dimensions whose look-ups one u16 can hold: 1,024 · 63 =
 /// 64,512. Codes of more than 4,096 dimensions are summed in such chunks.
@@ -43,6 +54,11 @@ pub fn code_bytes(code_dim: usize) -> usize {
 /// Bytes of one block, factors included: a multiple of 256.
 pub fn block_bytes(code_dim: usize) -> usize {
     BLOCK_ROWS * code_bytes(code_dim) + BLOCK_FACTOR_BYTES
+}
+
+/// Bytes of one half block, factors included: a multiple of 128.
+pub fn half_bytes(code_dim: usize) -> usize {
+    block_bytes(code_dim) / 2
 }
 
 /// How a sum of look-ups becomes a bound: `a + add − b · (sum · scale + shift)`,
@@ -135,15 +151,43 @@ pub fn unpack_row(codes: &[u8], row: usize, code: &mut [u8]) {
     }
 }
 
-/// The row's factors in a block: a, b.
+/// As [`pack_block`] for up to 16 rows and the code part of a half block.
+pub fn pack_half(rows: &[u8], row_bytes: usize, codes: &mut [u8]) {
+    let count = rows.len() / row_bytes.max(1);
+    assert!(count <= HALF_ROWS && rows.len() == count * row_bytes);
+    assert_eq!(codes.len(), HALF_ROWS * row_bytes, "codes of a half block");
+    codes.fill(0);
+    for (row, bytes) in rows.chunks_exact(row_bytes).enumerate() {
+        let (first, second) = bytes.split_at(row_bytes / 2);
+        let pairs = codes.chunks_exact_mut(2 * GROUP_BYTES);
+        for (pair, (low, high)) in pairs.zip(first.iter().zip(second)) {
+            pair[row] = (low & 15) | (high & 15) << 4;
+            pair[GROUP_BYTES + row] = (low >> 4) | (high & 0xf0);
+        }
+    }
+}
+
+/// Reads one row's code back out of the code part of a half block.
+pub fn unpack_half_row(codes: &[u8], row: usize, code: &mut [u8]) {
+    assert!(row < HALF_ROWS && codes.len() == HALF_ROWS * code.len());
+    let (first, second) = code.split_at_mut(code.len() / 2);
+    let pairs = codes.chunks_exact(2 * GROUP_BYTES);
+    for (pair, (low, high)) in pairs.zip(first.iter_mut().zip(second)) {
+        let (even, odd) = (pair[row], pair[GROUP_BYTES + row]);
+        *low = (even & 15) | (odd & 15) << 4;
+        *high = (even >> 4) | (odd & 0xf0);
+    }
+}
+
+/// The row's factors a and b, from all factors of `rows` rows: those of a block, of a
+/// half block or of rows that fill neither.
 #[inline]
-pub fn block_factors(block: &[u8], row: usize) -> (f32, f32) {
-    let factors = &block[block.len() - BLOCK_FACTOR_BYTES..];
-    let at = |i: usize| {
-        let bytes = &factors[4 * i..4 * i + 4];
-        f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-    };
-    (at(row), at(BLOCK_ROWS + row))
+pub fn factors_of(factors: &[u8], rows: usize, row: usize) -> (f32, f32) {
+    let floats = factors.as_chunks::<4>().0;
+    (
+        f32::from_le_bytes(floats[row]),
+        f32::from_le_bytes(floats[rows + row]),
+    )
 }
 
 /// The shapes that a block kernel relies on; answers the bytes of the codes.
@@ -155,6 +199,17 @@ pub(crate) fn assert_block(table: &[u8], block: &[u8]) -> usize {
         "a block of another shape than the table"
     );
     table.len()
+}
+
+/// As [`assert_block`] for a half block: its codes are half as long as the table.
+#[inline(always)]
+pub(crate) fn assert_half(table: &[u8], half: &[u8]) -> usize {
+    assert!(
+        table.len().is_multiple_of(CODE_DIM_STEP / 4 * GROUP_BYTES)
+            && half.len() == table.len() / 2 + HALF_FACTOR_BYTES,
+        "a half block of another shape than the table"
+    );
+    table.len() / 2
 }
 
 /// The shapes that a table is filled in.
@@ -207,7 +262,7 @@ pub(crate) fn assert_transformable(signs: &[f32], x: &[f32]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{BLOCK_ROWS, pack_block, unpack_row};
+    use super::{BLOCK_ROWS, HALF_ROWS, pack_block, pack_half, unpack_half_row, unpack_row};
 
     #[test]
     fn should_unpack_the_rows_that_were_packed_and_zeros_for_the_others() {
@@ -215,13 +270,21 @@ mod tests {
             let rows: Vec<u8> = (0..row_bytes * count)
                 .map(|i| (i * 37 + i / 7) as u8)
                 .collect();
+            let nothing = vec![0; row_bytes];
+            let row_of = |row| rows.chunks_exact(row_bytes).nth(row).unwrap_or(&nothing);
             let mut codes = vec![0xa5; BLOCK_ROWS * row_bytes];
             pack_block(&rows, row_bytes, &mut codes);
             let mut code = vec![0; row_bytes];
             for row in 0..BLOCK_ROWS {
                 unpack_row(&codes, row, &mut code);
-                let expected = rows.chunks_exact(row_bytes).nth(row);
-                assert_eq!(code, expected.unwrap_or(&vec![0; row_bytes]));
+                assert_eq!(code, row_of(row));
+            }
+            let few = &rows[..count.min(HALF_ROWS) * row_bytes];
+            let mut codes = vec![0xa5; HALF_ROWS * row_bytes];
+            pack_half(few, row_bytes, &mut codes);
+            for row in 0..HALF_ROWS {
+                unpack_half_row(&codes, row, &mut code);
+                assert_eq!(code, row_of(row));
             }
         }
     }

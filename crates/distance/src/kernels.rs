@@ -62,6 +62,8 @@ pub struct Kernels {
     /// 32 rows by FastScan; answers bit r set where row r's bound ≤ limit.
     /// `ahead` is what will be scanned soon: it is prefetched, not read.
     pub block_bounds: BlockKernel,
+    /// As `block_bounds` for a half block: bits and bounds 0 to 15.
+    pub half_bounds: BlockKernel,
     /// (table, codes, sums): for `sums.len()` rows of row-major codes the same sums
     /// that FastScan adds up; the table's planes are built.
     pub row_sums: RowSumsKernel,

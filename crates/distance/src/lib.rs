@@ -30,10 +30,11 @@ mod topk;
 
 pub use bandwidth::read_bandwidth;
 pub use codes::{
-    BLOCK_FACTOR_BYTES, BLOCK_ROWS, CODE_DIM_STEP, CodeSums, Line, PLANES, block_bytes,
-    block_factors, code_bytes, pack_block, unpack_row,
+    BLOCK_FACTOR_BYTES, BLOCK_ROWS, CODE_DIM_STEP, CodeSums, HALF_FACTOR_BYTES, HALF_ROWS, Line,
+    PLANES, block_bytes, code_bytes, factors_of, half_bytes, pack_block, pack_half,
+    unpack_half_row, unpack_row,
 };
-pub use kernels::{KERNEL_NAMES, Kernels, kernels, kernels_named};
+pub use kernels::{BlockKernel, KERNEL_NAMES, Kernels, kernels, kernels_named};
 pub use memory::{HugeBytes, prefetch};
 pub use metric::Metric;
 pub use rotation::Rotation;

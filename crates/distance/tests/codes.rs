@@ -3,8 +3,8 @@
 
 use proptest::prelude::*;
 use vexlake_distance::{
-    BLOCK_ROWS, CODE_DIM_STEP, KERNEL_NAMES, Kernels, Line, LookupTable, Rotation, block_bytes,
-    code_bytes, kernels_named, pack_block,
+    BLOCK_ROWS, CODE_DIM_STEP, HALF_ROWS, KERNEL_NAMES, Kernels, Line, LookupTable, Rotation,
+    block_bytes, code_bytes, half_bytes, kernels_named, pack_block, pack_half,
 };
 
 /// Starts that fall on odd offsets of a cache line.
@@ -244,9 +244,31 @@ fn should_sum_blocks_and_rows_to_the_same_integers_at_every_alignment() {
             shift: 0.0,
             scale: 1.0,
         };
+        let mut halves = vec![vec![0xff; start]; 2];
+        for (half, rows) in halves.iter_mut().zip(rows.chunks(HALF_ROWS * row_bytes)) {
+            half.resize(start + HALF_ROWS * row_bytes, 0);
+            pack_half(rows, row_bytes, &mut half[start..]);
+            let factors = [0.0f32; HALF_ROWS].into_iter().chain([-1.0; HALF_ROWS]);
+            half.extend(factors.flat_map(f32::to_le_bytes));
+            assert_eq!(half.len(), start + half_bytes(dim));
+        }
         for kernels in tables() {
             let what = format!("{} dim {dim}", kernels.name);
             let mut bounds = [0.0; BLOCK_ROWS];
+            for (half, expected) in halves.iter().zip(expected.chunks(HALF_ROWS)) {
+                let half = &half[start..];
+                let within = (kernels.half_bounds)(
+                    table.table(),
+                    half,
+                    &line,
+                    f32::INFINITY,
+                    half,
+                    &mut bounds,
+                );
+                assert_eq!(within, u32::from(u16::MAX), "{what}");
+                let sums = bounds[..HALF_ROWS].iter().map(|bound| *bound as u32);
+                assert_eq!(sums.collect::<Vec<_>>(), expected, "{what}");
+            }
             let all_within = (kernels.block_bounds)(
                 table.table(),
                 &all[start..],
@@ -303,12 +325,26 @@ fn should_compute_bounds_and_compare_them_with_the_limit() {
             f64::from(factors[row]) + 0.25 - f64::from(factors[BLOCK_ROWS + row]) * product
         })
         .collect();
+    let (first, second) = factors.split_at(BLOCK_ROWS);
+    let mut half = vec![0; half_bytes(dim)];
+    let (codes, places) = half.split_at_mut(HALF_ROWS * code_bytes(dim));
+    pack_half(&rows[..codes.len()], code_bytes(dim), codes);
+    let few = first[..HALF_ROWS].iter().chain(&second[..HALF_ROWS]);
+    for (to, factor) in places.chunks_exact_mut(4).zip(few) {
+        to.copy_from_slice(&factor.to_le_bytes());
+    }
     for kernels in tables() {
-        for limit in [f32::NEG_INFINITY, -1.0, 0.5, 2.0, f32::INFINITY] {
+        let both = [
+            (kernels.block_bounds, &block, BLOCK_ROWS),
+            (kernels.half_bounds, &half, HALF_ROWS),
+        ];
+        let limits = [f32::NEG_INFINITY, -1.0, 0.5, 2.0, f32::INFINITY];
+        for ((kernel, block, rows), limit) in both.iter().flat_map(|both| limits.map(|l| (both, l)))
+        {
             let mut bounds = [0.0; BLOCK_ROWS];
-            let within =
-                (kernels.block_bounds)(table.table(), &block, &line, limit, &block, &mut bounds);
-            for row in 0..BLOCK_ROWS {
+            let within = kernel(table.table(), block, &line, limit, block, &mut bounds);
+            assert_eq!(u64::from(within) >> rows, 0);
+            for row in 0..*rows {
                 let (bound, exact) = (f64::from(bounds[row]), expected[row]);
                 let equal = bound == exact || (bound.is_nan() && exact.is_nan());
                 assert!(
@@ -352,6 +388,14 @@ fn should_panic_on_codes_that_do_not_fit_rather_than_read_beyond() {
             )
         });
         assert!(refused.is_err());
+        for (table, half) in [(256, 255), (256, 384), (128, 192)] {
+            let (table, half) = (vec![0; table], vec![0; half]);
+            let refused = std::panic::catch_unwind(|| {
+                let mut bounds = [0.0; BLOCK_ROWS];
+                (kernels.half_bounds)(&table, &half, &line, 0.0, &[], &mut bounds)
+            });
+            assert!(refused.is_err());
+        }
         let refused =
             std::panic::catch_unwind(|| (kernels.row_sums)(&table, &[0; 15], &mut [0; 2]));
         assert!(refused.is_err());

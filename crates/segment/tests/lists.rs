@@ -76,10 +76,7 @@ async fn lists_of(segment: &SegmentReader) -> BTreeMap<u32, Vec<u8>> {
         let page = segment.list_page(entry);
         let pages = segment.list_pages(&[page], &counts).await.expect("reads");
         let list = segment.list(entry, page, &pages[0]).expect("a list");
-        lists.insert(
-            entry.list,
-            [list.blocks(), list.rest().codes, list.rest().factors].concat(),
-        );
+        lists.insert(entry.list, list.bytes().to_vec());
         assert_eq!(segment.held_list_page(page), Some(pages[0].clone()));
     }
     assert_eq!(
@@ -95,10 +92,7 @@ fn lists_in(object: &[u8]) -> BTreeMap<u32, Vec<u8>> {
         let range = head.range(entry);
         let bytes = &object[range.start as usize..range.end as usize];
         let list = head.verify(entry, bytes).expect("right");
-        (
-            entry.list,
-            [list.blocks(), list.rest().codes, list.rest().factors].concat(),
-        )
+        (entry.list, list.bytes().to_vec())
     };
     head.entries().iter().map(list).collect()
 }

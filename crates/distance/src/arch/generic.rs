@@ -265,6 +265,7 @@ macro_rules! kernel_table {
             // SAFETY: as above.
             code_of: |x, c, code| unsafe { code_of(x, c, code) },
             block_bounds: $codes::block_bounds,
+            half_bounds: $codes::half_bounds,
             row_sums: $codes::row_sums,
             count_le: $bytes::count_le,
             positions_le: $bytes::positions_le,

@@ -26,6 +26,7 @@ pub(crate) static KERNELS: Kernels = Kernels {
     fill_table: scalar_codes::fill_table,
     code_of: crate::codes::code_of,
     block_bounds: scalar_codes::block_bounds,
+    half_bounds: scalar_codes::half_bounds,
     row_sums: scalar_codes::row_sums,
     count_le: scalar_select::count_le,
     positions_le: scalar_select::positions_le,

@@ -1,8 +1,8 @@
 //! Code kernels in plain Rust: what the others must equal.
 
 use crate::codes::{
-    BLOCK_ROWS, GROUP_BYTES, Line, PATTERNS, assert_block, assert_rows, assert_table,
-    assert_transformable, block_factors,
+    BLOCK_ROWS, GROUP_BYTES, HALF_ROWS, Line, PATTERNS, assert_block, assert_half, assert_rows,
+    assert_table, assert_transformable, factors_of,
 };
 
 use crate::table::LookupTable;
@@ -38,10 +38,43 @@ pub(super) fn block_bounds(
             sums[row + 16] += u32::from(entries[usize::from(byte >> 4)]);
         }
     }
+    bounds_of(&sums, &block[codes..], line, limit, bounds)
+}
+
+/// See [`crate::Kernels::half_bounds`].
+pub(super) fn half_bounds(
+    table: &[u8],
+    half: &[u8],
+    line: &Line,
+    limit: f32,
+    _ahead: &[u8],
+    bounds: &mut [f32; BLOCK_ROWS],
+) -> u32 {
+    let codes = assert_half(table, half);
+    let mut sums = [0u32; HALF_ROWS];
+    let (first, second) = table.split_at(codes);
+    let tables = first.chunks_exact(GROUP_BYTES);
+    let tables = tables.zip(second.chunks_exact(GROUP_BYTES));
+    for (group, (low, high)) in half[..codes].chunks_exact(GROUP_BYTES).zip(tables) {
+        for (sum, byte) in sums.iter_mut().zip(group) {
+            let looked_up = (low[usize::from(byte & 15)], high[usize::from(byte >> 4)]);
+            *sum += u32::from(looked_up.0) + u32::from(looked_up.1);
+        }
+    }
+    bounds_of(&sums, &half[codes..], line, limit, bounds)
+}
+
+fn bounds_of(
+    sums: &[u32],
+    factors: &[u8],
+    line: &Line,
+    limit: f32,
+    bounds: &mut [f32; BLOCK_ROWS],
+) -> u32 {
     let mut within = 0;
-    for (row, sum) in sums.into_iter().enumerate() {
-        let (a, b) = block_factors(block, row);
-        bounds[row] = line.bound(a, b, sum);
+    for (row, sum) in sums.iter().enumerate() {
+        let (a, b) = factors_of(factors, sums.len(), row);
+        bounds[row] = line.bound(a, b, *sum);
         within |= u32::from(bounds[row] <= limit) << row;
     }
     within

@@ -6,7 +6,8 @@
 //! computes the exact answers once (`truth.u32` beside them), builds centroids and
 //! lists, then measures each probe count. Names: lists, rounds, sample, threads,
 //! seed, wave, wave2, segments; comma-separated: probes, rerank, confidence. With
-//! centroids=<file> what was trained is kept there and not trained again.
+//! centroids=<file> what was trained is kept there and not trained again, which
+//! the build's line says (`kept`).
 //!
 //! A search here is what a warm segment costs: choose, scan, exact keys of
 //! candidates straight from the floats in memory with the next rows prefetched.
@@ -121,7 +122,8 @@ fn main() -> Result<(), Failure> {
     };
     let (before, began) = (cpu_seconds(), Instant::now());
     let kept = settings.text("centroids").map(Path::new);
-    let centroids = match kept.filter(|kept| kept.exists()) {
+    let was_kept = kept.is_some_and(Path::exists);
+    let centroids = match kept.filter(|_| was_kept) {
         Some(kept) => Centroids::from_bytes(&std::fs::read(kept)?)?,
         None => {
             let sample = sampled(base.floats(), dim, sample_rows);
@@ -136,10 +138,11 @@ fn main() -> Result<(), Failure> {
     let (built, wall) = (cpu_seconds(), began.elapsed().as_secs_f64());
     let index_bytes: u64 = segments.iter().map(|segment| segment.head.bytes()).sum();
     println!(
-        "{{\"build\":{{\"rows\":{rows},\"dim\":{dim},\"kernels\":\"{}\",\"lists\":{},\"rounds\":{},\"sample\":{sample_rows},\"train_cpu_s\":{:.2},\"encode_cpu_s\":{:.2},\"cpu_s\":{:.2},\"wall_s\":{wall:.2},\"threads\":{threads},\"bytes_a_vector\":{:.1},\"centroid_bytes\":{},\"read_gb_s\":{:.1},\"probes_98\":{},\"probes_99\":{}}}}}",
+        "{{\"build\":{{\"rows\":{rows},\"dim\":{dim},\"kernels\":\"{}\",\"lists\":{},\"rounds\":{},\"sample\":{sample_rows},\"kept\":{},\"train_cpu_s\":{:.2},\"encode_cpu_s\":{:.2},\"cpu_s\":{:.2},\"wall_s\":{wall:.2},\"threads\":{threads},\"bytes_a_vector\":{:.1},\"centroid_bytes\":{},\"read_gb_s\":{:.1},\"probes_98\":{},\"probes_99\":{}}}}}",
         kernels().name,
         centroids.count(),
         options.rounds,
+        was_kept,
         trained - before,
         built - trained,
         built - before,

@@ -17,6 +17,7 @@ mod bytes;
 mod codec;
 mod kmeans;
 mod measure;
+mod order;
 mod parallel;
 mod split;
 mod train;
@@ -47,7 +48,7 @@ const ASSIGN_CONFIDENCE: f32 = 3.0;
 const ASSIGN_FIRST: usize = 4;
 
 /// One in so many chosen lists comes first.
-const NEAR_SHARE: usize = 8;
+pub(crate) const NEAR_SHARE: usize = 8;
 
 /// See the module.
 #[derive(Clone, Debug)]

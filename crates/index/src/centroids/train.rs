@@ -2,11 +2,12 @@
 //!
 //! 1. The origin is the sample's mean (of unit vectors for cosine), unless an
 //!    earlier version has fixed it: the space stays for an incarnation's life.
-//! 2. Some rows are held out as queries; k-means runs over the rest.
+//! 2. Some rows are held out as queries; k-means runs over the rest, and
+//!    near centroids get near numbers (`order.rs`).
 //! 3. The held-out rows measure how many lists hold the true nearest
 //!    (`measure.rs`); that curve is kept and gives the default probe count.
 
-use super::{Centroids, NO_PARENT, kmeans, measure, parallel};
+use super::{Centroids, NO_PARENT, kmeans, measure, order, parallel};
 use crate::IndexError;
 use crate::space::Space;
 use vexlake_distance::Metric;
@@ -66,6 +67,7 @@ pub fn train_in(
         options.seed,
         options.threads,
     );
+    let centroids = order::by_nearness(space.kernels(), &centroids, code_dim);
     let parents = vec![NO_PARENT; count];
     let untested = Centroids::new(options.version, space, centroids, parents, Vec::new());
     let curve = measure::recall_curve(&untested, &rotated, &queries, options.threads);

@@ -1,12 +1,12 @@
 //! The head of a lists object: header, directory, ordinals. It says where every
 //! list lies; the lists themselves are opened from bytes of any origin.
 
-use super::{LISTS_FORMAT, List, list_bytes};
+use super::{LISTS_FORMAT, LISTS_FORMAT_MIN, List, Shape};
 use crate::IndexError;
 use crate::bytes::{Fields, put_checksum, put_padding, put_u32s};
 use crate::space::DIM_MAX;
 use std::ops::Range;
-use vexlake_distance::CODE_DIM_STEP;
+use vexlake_distance::{CODE_DIM_STEP, prefetch};
 
 const MAGIC: [u8; 4] = *b"VXLL";
 /// Magic, format, version, four u32, checksum: 44 bytes, padded.
@@ -45,6 +45,7 @@ impl ListEntry {
 /// See the module.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListsHead {
+    format: u32,
     version: u128,
     code_dim: usize,
     rows: u32,
@@ -59,6 +60,7 @@ pub struct ListsHead {
 impl ListsHead {
     /// Puts a head together; offsets and first slots are set here.
     pub(super) fn new(
+        format: u32,
         version: u128,
         code_dim: usize,
         lists: u32,
@@ -73,9 +75,10 @@ impl ListsHead {
             (entry.first_slot, entry.offset) = (slot, offset);
             by_list[entry.list as usize] = place as u32;
             slot += entry.rows;
-            offset += list_bytes(code_dim, entry.rows as usize) as u64;
+            offset += Shape::of(format, entry.rows as usize).bytes(code_dim) as u64;
         }
         Self {
+            format,
             version,
             code_dim,
             rows: slot,
@@ -91,7 +94,7 @@ impl ListsHead {
     /// [`ListsHead::PREFIX_BYTES`] of them, fewer where the object is shorter), so
     /// that a reader may fetch just the head.
     pub fn bytes_of_head(prefix: &[u8]) -> Result<u64, IndexError> {
-        let (_, entries, ordinals, _) = read_header(&mut Fields::new("lists header", prefix))?;
+        let (_, _, entries, ordinals, _) = read_header(&mut Fields::new("lists header", prefix))?;
         Ok(head_bytes(entries, ordinals) as u64)
     }
 
@@ -101,7 +104,7 @@ impl ListsHead {
     /// Decodes the head; `bytes` start the object and hold at least its head.
     pub fn decode(bytes: &[u8]) -> Result<Self, IndexError> {
         let mut header = Fields::new("lists header", bytes);
-        let (version, entry_count, ordinal_count, [code_dim, lists, rows]) =
+        let (format, version, entry_count, ordinal_count, [code_dim, lists, rows]) =
             read_header(&mut header)?;
         let mut fields = header.in_section("lists directory");
         let from = fields.at();
@@ -142,6 +145,7 @@ impl ListsHead {
             fields.pad()?;
         }
         Ok(Self::new(
+            format,
             version,
             code_dim as usize,
             lists,
@@ -153,7 +157,7 @@ impl ListsHead {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&LISTS_FORMAT.to_le_bytes());
+        out.extend_from_slice(&self.format.to_le_bytes());
         out.extend_from_slice(&self.version.to_le_bytes());
         let counts = [
             self.code_dim as u32,
@@ -228,9 +232,21 @@ impl ListsHead {
         self.entries.get(*self.by_list.get(list as usize)? as usize)
     }
 
+    /// Asks for the entry of a list that will be looked up soon.
+    #[inline]
+    pub fn prefetch(&self, list: u32) {
+        let entry = self.entry(list);
+        prefetch(entry.map_or(&[], std::slice::from_ref));
+    }
+
     /// The range of a list's bytes in the object.
     pub fn range(&self, entry: &ListEntry) -> Range<u64> {
-        entry.offset..entry.offset + list_bytes(self.code_dim, entry.rows as usize) as u64
+        entry.offset..entry.offset + self.shape(entry).bytes(self.code_dim) as u64
+    }
+
+    #[inline]
+    fn shape(&self, entry: &ListEntry) -> Shape {
+        Shape::of(self.format, entry.rows as usize)
     }
 
     /// Whether slots are ordinals.
@@ -260,6 +276,15 @@ impl ListsHead {
         by_slot
     }
 
+    /// A list of the whole object, verified before; None where the object is cut.
+    #[inline]
+    pub(crate) fn list_in<'a>(&self, entry: &ListEntry, object: &'a [u8]) -> Option<List<'a>> {
+        let shape = self.shape(entry);
+        let bytes = object.get(entry.offset as usize..)?;
+        let bytes = bytes.get(..shape.bytes(self.code_dim))?;
+        Some(List::new(bytes, self.code_dim, entry.rows as usize, shape))
+    }
+
     /// A list over its own bytes, which are checked against its checksum: for bytes
     /// that enter a cache.
     pub fn verify<'a>(&self, entry: &ListEntry, bytes: &'a [u8]) -> Result<List<'a>, IndexError> {
@@ -277,20 +302,20 @@ impl ListsHead {
     /// A list over bytes that were verified before. O(1).
     #[inline]
     pub fn open<'a>(&self, entry: &ListEntry, bytes: &'a [u8]) -> Result<List<'a>, IndexError> {
-        let expected = list_bytes(self.code_dim, entry.rows as usize);
-        if bytes.len() != expected {
+        let shape = self.shape(entry);
+        if bytes.len() != shape.bytes(self.code_dim) {
             return Err(IndexError::Corrupt {
                 section: "list",
                 offset: entry.offset,
                 reason: "a list of another length",
             });
         }
-        Ok(List::new(bytes, self.code_dim, entry.rows as usize))
+        Ok(List::new(bytes, self.code_dim, entry.rows as usize, shape))
     }
 }
 
-/// (version, entries, ordinals where stored, [code_dim, lists, rows]).
-type Header = (u128, usize, Option<usize>, [u32; 3]);
+/// (format, version, entries, ordinals where stored, [code_dim, lists, rows]).
+type Header = (u32, u128, usize, Option<usize>, [u32; 3]);
 
 fn read_header(fields: &mut Fields<'_>) -> Result<Header, IndexError> {
     if fields.array::<4>()? != MAGIC {
@@ -307,7 +332,7 @@ fn read_header(fields: &mut Fields<'_>) -> Result<Header, IndexError> {
     ];
     fields.checksum(0)?;
     // Judged after the checksum: a flipped bit must not look like a later program.
-    if format != LISTS_FORMAT {
+    if !(LISTS_FORMAT_MIN..=LISTS_FORMAT).contains(&format) {
         return Err(IndexError::Version {
             section: "lists",
             found: format,
@@ -322,7 +347,8 @@ fn read_header(fields: &mut Fields<'_>) -> Result<Header, IndexError> {
         return Err(fields.corrupt("an impossible header"));
     }
     let ordinals = (has_ordinals == 1).then_some(rows as usize);
-    Ok((version, entries as usize, ordinals, [code_dim, lists, rows]))
+    let entries = entries as usize;
+    Ok((format, version, entries, ordinals, [code_dim, lists, rows]))
 }
 
 fn head_bytes(entries: usize, ordinals: Option<usize>) -> usize {

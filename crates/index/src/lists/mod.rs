@@ -10,14 +10,16 @@
 //! ordinals  (has_ordinals = 1) row ordinal u32 per slot; crc32c of the ordinals
 //! lists     per directory entry:
 //!             blocks of 32 rows (codes, a × 32, b × 32)
+//!             at most one half block of 16 rows (codes, a × 16, b × 16)
 //!             rest: codes row by row, then a, then b
 //!             zeros to the next boundary
 //! ```
 //! A *slot* is a row's place in this order, from 0 on. Where rows of the segment
-//! lie in list order, slot = ordinal and no ordinals are stored. Sixteen and more
-//! rows that do not fill a block become a padded one: beyond that, look-ups for 32
-//! rows cost less than counting bits for each; below it, padding would defeat
-//! segments whose lists are short.
+//! lie in list order, slot = ordinal and no ordinals are stored. Rows that do not fill
+//! a block: from eight on they become a half block, with what is beyond it row by row,
+//! and from 24 on a padded block. Looking up 16 rows costs what counting the bits of six
+//! costs, but padding below eight would defeat segments whose lists are shorter still.
+//! Format 1 had no half blocks and padded a block from sixteen rows on.
 //!
 //! Offsets follow from the rows of each list, so a reader that has the head (all
 //! before the lists) fetches any list by one range and checks it by its checksum.
@@ -33,33 +35,62 @@ pub use list::{List, Rest};
 pub use merge::{MergeInput, Merged, merge_lists};
 pub use writer::{EncodedRows, build_lists};
 
-use vexlake_distance::{BLOCK_ROWS, block_bytes, code_bytes};
+use vexlake_distance::{BLOCK_ROWS, HALF_ROWS, block_bytes, code_bytes, half_bytes};
 
-/// The format that this program writes, and the only one it reads.
-pub const LISTS_FORMAT: u32 = 1;
+/// The format that this program writes.
+pub const LISTS_FORMAT: u32 = 2;
+/// The oldest that it reads.
+pub(crate) const LISTS_FORMAT_MIN: u32 = 1;
 
-/// Rows that are worth a padded block: 32 rows of a block cost what about six cost
-/// by counting bits, but a padded block is up to twice the memory of its rows.
-pub(crate) const PADDED_ROWS_MIN: usize = BLOCK_ROWS / 2;
+/// Rows beyond the last block, or half block, that are worth another one with padding:
+/// at most twice the memory of its rows.
+pub(crate) const PADDED_ROWS_MIN: usize = 8;
 
 /// Bytes of a row in the rest: its code and two factors.
 pub(crate) fn rest_row_bytes(code_dim: usize) -> usize {
     code_bytes(code_dim) + 2 * size_of::<f32>()
 }
 
-/// How many blocks, and how many rows in the rest.
-pub(crate) fn shape_of(rows: usize) -> (usize, usize) {
-    let (blocks, rest) = (rows / BLOCK_ROWS, rows % BLOCK_ROWS);
-    if rest >= PADDED_ROWS_MIN {
-        (blocks + 1, 0)
-    } else {
-        (blocks, rest)
-    }
+/// How the rows of one list lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) blocks: usize,
+    pub(crate) has_half: bool,
+    pub(crate) rest: usize,
 }
 
-/// Bytes of a list of so many rows.
-pub(crate) fn list_bytes(code_dim: usize, rows: usize) -> usize {
-    let (blocks, rest) = shape_of(rows);
-    let bytes = blocks * block_bytes(code_dim) + rest * rest_row_bytes(code_dim);
-    bytes.next_multiple_of(crate::bytes::ALIGN)
+impl Shape {
+    #[inline]
+    pub(crate) fn of(format: u32, rows: usize) -> Self {
+        let (blocks, rest) = (rows / BLOCK_ROWS, rows % BLOCK_ROWS);
+        let padded = match format {
+            LISTS_FORMAT_MIN => HALF_ROWS,
+            _ => HALF_ROWS + PADDED_ROWS_MIN,
+        };
+        if rest >= padded {
+            return Self {
+                blocks: blocks + 1,
+                has_half: false,
+                rest: 0,
+            };
+        }
+        let has_half = format > LISTS_FORMAT_MIN && rest >= PADDED_ROWS_MIN;
+        Self {
+            blocks,
+            has_half,
+            rest: if has_half {
+                rest.saturating_sub(HALF_ROWS)
+            } else {
+                rest
+            },
+        }
+    }
+
+    /// Bytes of a list of this shape.
+    pub(crate) fn bytes(&self, code_dim: usize) -> usize {
+        let bytes = self.blocks * block_bytes(code_dim)
+            + usize::from(self.has_half) * half_bytes(code_dim)
+            + self.rest * rest_row_bytes(code_dim);
+        bytes.next_multiple_of(crate::bytes::ALIGN)
+    }
 }

@@ -1,10 +1,13 @@
 //! Encoded rows, and building a segment's lists from them.
 
 use super::head::{ListEntry, ListsHead};
-use super::{list_bytes, shape_of};
+use super::{LISTS_FORMAT, Shape};
 use crate::IndexError;
 use crate::rabitq::Factors;
-use vexlake_distance::{BLOCK_FACTOR_BYTES, BLOCK_ROWS, block_bytes, code_bytes, pack_block};
+use vexlake_distance::{
+    BLOCK_FACTOR_BYTES, BLOCK_ROWS, HALF_FACTOR_BYTES, HALF_ROWS, block_bytes, code_bytes,
+    pack_block, pack_half,
+};
 
 /// Rows after encoding, in the order they came: list, code, factors.
 #[derive(Clone, Debug, Default)]
@@ -135,32 +138,43 @@ impl ListBuilder {
         self.blocks * BLOCK_ROWS + self.a.len()
     }
 
-    /// Rows that are missing stay zero; readers know the count and pass them over.
     fn close_block(&mut self) {
-        let start = self.bytes.len();
-        self.bytes.resize(start + block_bytes(self.code_dim), 0);
-        let block = &mut self.bytes[start..];
-        let (codes, factors) = block.split_at_mut(block.len() - BLOCK_FACTOR_BYTES);
-        pack_block(&self.codes, code_bytes(self.code_dim), codes);
-        let (a, b) = factors.split_at_mut(BLOCK_FACTOR_BYTES / 2);
-        put_floats(a, &self.a);
-        put_floats(b, &self.b);
+        self.close(BLOCK_ROWS, BLOCK_FACTOR_BYTES, pack_block);
         self.blocks += 1;
-        self.codes.clear();
-        self.a.clear();
-        self.b.clear();
+    }
+
+    /// Packs the first waiting rows as a block of so many. Rows that are missing stay
+    /// zero; readers know the count and pass them over.
+    fn close(&mut self, rows: usize, factor_bytes: usize, pack: fn(&[u8], usize, &mut [u8])) {
+        let row_bytes = code_bytes(self.code_dim);
+        let taken = rows.min(self.a.len());
+        let start = self.bytes.len();
+        let bytes = start + rows * row_bytes + factor_bytes;
+        self.bytes.resize(bytes, 0);
+        let (codes, factors) = self.bytes[start..].split_at_mut(rows * row_bytes);
+        pack(&self.codes[..taken * row_bytes], row_bytes, codes);
+        let (a, b) = factors.split_at_mut(factor_bytes / 2);
+        put_floats(a, &self.a[..taken]);
+        put_floats(b, &self.b[..taken]);
+        self.codes.drain(..taken * row_bytes);
+        self.a.drain(..taken);
+        self.b.drain(..taken);
     }
 
     fn finish(mut self) -> Vec<u8> {
-        let rows = self.rows();
-        if shape_of(rows).0 > self.blocks {
+        let shape = Shape::of(LISTS_FORMAT, self.rows());
+        if shape.blocks > self.blocks {
             self.close_block();
         }
+        if shape.has_half {
+            self.close(HALF_ROWS, HALF_FACTOR_BYTES, pack_half);
+        }
+        debug_assert_eq!(self.a.len(), shape.rest);
         self.bytes.extend_from_slice(&self.codes);
         crate::bytes::put_f32s(&mut self.bytes, &self.a);
         crate::bytes::put_f32s(&mut self.bytes, &self.b);
         crate::bytes::put_padding(&mut self.bytes);
-        debug_assert_eq!(self.bytes.len(), list_bytes(self.code_dim, rows));
+        debug_assert_eq!(self.bytes.len(), shape.bytes(self.code_dim));
         self.bytes
     }
 }
@@ -206,7 +220,14 @@ impl ListsBody {
     }
 
     pub(super) fn finish(self, version: u128, lists: u32, ordinals: Option<Vec<u32>>) -> Vec<u8> {
-        let head = ListsHead::new(version, self.code_dim, lists, self.entries, ordinals);
+        let head = ListsHead::new(
+            LISTS_FORMAT,
+            version,
+            self.code_dim,
+            lists,
+            self.entries,
+            ordinals,
+        );
         let mut out = Vec::with_capacity(head.bytes() as usize);
         head.encode(&mut out);
         out.extend_from_slice(&self.bytes);

@@ -11,8 +11,8 @@
 //!    left could beat the k-th exact key, or when the limit of rows is reached.
 //! 5. [`Search::finish`] answers the nearest k.
 //!
-//! One value serves one thread; its buffers are reused, so that a search allocates
-//! nothing once they have grown.
+//! One value serves one thread; its buffers are reused, so that once they have grown a
+//! search allocates only its pieces (`scan.rs`), which borrow what is scanned.
 
 mod pool;
 mod scan;
@@ -104,7 +104,7 @@ pub struct Search {
     scratch: ChooseScratch,
     chosen: Vec<Chosen>,
     bounds: [f32; BLOCK_ROWS],
-    sums: Vec<u32>,
+    sums: [u32; BLOCK_ROWS],
     pool: Pool,
     top: TopK,
     wave: Vec<Candidate>,
@@ -121,7 +121,7 @@ impl Default for Search {
             scratch: ChooseScratch::default(),
             chosen: Vec::new(),
             bounds: [0.0; BLOCK_ROWS],
-            sums: Vec::new(),
+            sums: [0; BLOCK_ROWS],
             pool: Pool::default(),
             top: TopK::new(0),
             wave: Vec::new(),

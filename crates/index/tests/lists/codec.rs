@@ -68,15 +68,15 @@ fn should_name_section_and_offset_of_corruption_and_the_version_of_a_later_progr
     );
     // A later format with a right checksum of its header.
     let mut bytes = built.segment.bytes.clone();
-    bytes[4] = 2;
+    bytes[4] = 3;
     let checksum = crc32c::crc32c(&bytes[..44]);
     bytes[44..48].copy_from_slice(&checksum.to_le_bytes());
     let error = ListsHead::decode(&bytes).unwrap_err();
     assert!(matches!(
         error,
         IndexError::Version {
-            found: 2,
-            known: 1,
+            found: 3,
+            known: 2,
             ..
         }
     ));
@@ -97,28 +97,43 @@ fn should_tell_the_length_of_a_head_from_its_first_bytes() {
 }
 
 #[test]
-fn should_pad_a_block_from_sixteen_rows_on() {
-    let rows = clumps(64, 47, 1, 1);
+fn should_pad_half_blocks_and_blocks_from_eight_rows_on() {
+    let rows = clumps(64, 56, 1, 1);
     let centroids = train(Metric::L2, 64, &rows, &options(1)).unwrap();
     let bytes_of = |count: usize| {
         let encoded = centroids.encode(&rows[..count * 64], 1).unwrap();
         let segment = segment_of(&centroids, &encoded, true);
         segment.head.bytes() - segment.head.head_bytes()
     };
-    // A block is 32 · 8 bytes of codes and 256 of factors; a row alone 16.
-    assert_eq!(bytes_of(15), (15 * 16u64).next_multiple_of(64));
-    assert_eq!(bytes_of(16), 512);
-    assert_eq!(bytes_of(32), 512);
-    assert_eq!(bytes_of(47), 512 + (15 * 16u64).next_multiple_of(64));
+    // A block is 32 · 8 bytes of codes and 256 of factors, half a block half of both; a
+    // row alone 16.
+    let (block, half) = (512, 256);
+    let rest = |rows: u64| (rows * 16).next_multiple_of(64);
+    assert_eq!(bytes_of(7), rest(7));
+    assert_eq!((bytes_of(8), bytes_of(16)), (half, half));
+    assert_eq!(bytes_of(17), half + rest(1));
+    assert_eq!(bytes_of(23), half + rest(7));
+    assert_eq!((bytes_of(24), bytes_of(32)), (block, block));
+    assert_eq!(bytes_of(39), block + rest(7));
+    assert_eq!(bytes_of(40), block + half);
+    assert_eq!(bytes_of(55), block + half + rest(7));
+    assert_eq!(bytes_of(56), 2 * block);
 }
 
-/// Written once by format version 1 from `clumps(6, 100, 3, 21)` as received, L2,
+/// Written once by each format version from `clumps(6, 100, 3, 21)` as received, L2,
 /// five lists; added, never regenerated.
 const GOLDEN_CENTROIDS: &[u8] = include_bytes!("../golden/centroids-1.vxlc");
-const GOLDEN_LISTS: &[u8] = include_bytes!("../golden/lists-1.vxll");
+pub const GOLDEN_LISTS: [&[u8]; 2] = [
+    include_bytes!("../golden/lists-1.vxll"),
+    include_bytes!("../golden/lists-2.vxll"),
+];
 
 #[test]
-fn should_read_and_search_the_golden_files_of_format_1() {
+fn should_read_and_search_the_golden_files() {
+    GOLDEN_LISTS.into_iter().for_each(read_and_search_golden);
+}
+
+fn read_and_search_golden(lists: &[u8]) {
     let rows = clumps(6, 100, 3, 21);
     let built = Built {
         metric: Metric::L2,
@@ -127,8 +142,8 @@ fn should_read_and_search_the_golden_files_of_format_1() {
         rows,
         centroids: Centroids::from_bytes(GOLDEN_CENTROIDS).unwrap(),
         segment: Segment {
-            head: ListsHead::decode(GOLDEN_LISTS).unwrap(),
-            bytes: GOLDEN_LISTS.to_vec(),
+            head: ListsHead::decode(lists).unwrap(),
+            bytes: lists.to_vec(),
         },
     };
     assert_eq!(built.centroids.to_bytes(), GOLDEN_CENTROIDS);

@@ -155,3 +155,21 @@ fn should_answer_alike_from_many_segments_and_from_their_merge() {
         );
     }
 }
+
+#[test]
+fn should_merge_lists_of_format_1_into_those_of_this_format() {
+    let [first, second] = super::codec::GOLDEN_LISTS.map(|bytes| Segment {
+        head: ListsHead::decode(bytes).unwrap(),
+        bytes: bytes.to_vec(),
+    });
+    let merged = merge_lists(&[MergeInput {
+        head: &first.head,
+        bytes: &first.bytes,
+        dropped: None,
+    }]);
+    let bytes = merged.unwrap().bytes;
+    let head = ListsHead::decode(&bytes).unwrap();
+    let rows = contents(&Segment { head, bytes });
+    assert_eq!(rows, contents(&first));
+    assert_eq!(rows, contents(&second));
+}

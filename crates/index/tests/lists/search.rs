@@ -46,6 +46,20 @@ fn should_find_most_of_the_nearest_by_looking_at_few_rows() {
 }
 
 #[test]
+fn should_find_every_row_of_lists_of_every_length() {
+    for count in 1..=80 {
+        let built = Built::new(Metric::L2, 64, clumps(64, count, 1, count as u64), 1);
+        let found = built.search(&[0.5; 64], everything(count), 1, None);
+        let exact = built.exact(&[0.5; 64], count, &|_| false);
+        assert_same(&found, &exact, &format!("{count} rows"));
+        let hidden = built.segment.head.by_slot(&[0xaaaa_aaaa_aaaa_aaaa; 2]);
+        let found = built.search(&[0.5; 64], everything(count), 1, Some(&hidden));
+        let exact = built.exact(&[0.5; 64], count, &|row| row % 2 == 1);
+        assert_same(&found, &exact, &format!("half of {count} rows"));
+    }
+}
+
+#[test]
 fn should_never_answer_a_hidden_row_and_find_all_others() {
     let built = Built::new(Metric::L2, 70, clumps(70, 900, 4, 1), 5);
     let query = &clumps(70, 1, 1, 77)[..];

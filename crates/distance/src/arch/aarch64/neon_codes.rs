@@ -7,7 +7,8 @@
 )]
 
 use crate::codes::{
-    BLOCK_ROWS, CHUNK_GROUPS, GROUP_BYTES, Line, PLANES, assert_block, assert_rows,
+    BLOCK_ROWS, CHUNK_GROUPS, GROUP_BYTES, HALF_ROWS, Line, PLANES, assert_block, assert_half,
+    assert_rows,
 };
 use crate::table::LookupTable;
 use core::arch::aarch64::*;
@@ -61,21 +62,95 @@ unsafe fn bounds_of(
             }
             at = end;
         }
-        let factors = block.as_ptr().add(codes).cast::<f32>();
+        bounds_of_sums(&sums, block.as_ptr().add(codes).cast(), line, limit, bounds)
+    }
+}
+
+/// The bounds of the rows of the sums, and which are within the limit.
+///
+/// # Safety
+/// There are at most 32 sums, a multiple of four, and `factors` points at two floats
+/// for each.
+#[inline(always)]
+unsafe fn bounds_of_sums(
+    sums: &[u32],
+    factors: *const f32,
+    line: &Line,
+    limit: f32,
+    bounds: &mut [f32; BLOCK_ROWS],
+) -> u32 {
+    // SAFETY: the caller vouches for both.
+    unsafe {
         let (add, shift) = (vdupq_n_f32(line.add), vdupq_n_f32(line.shift));
         let scale = vdupq_n_f32(line.scale);
-        for part in (0..BLOCK_ROWS).step_by(4) {
+        for part in (0..sums.len()).step_by(4) {
             let sum = vcvtq_f32_u32(vld1q_u32(sums.as_ptr().add(part)));
             let a = vld1q_f32(factors.add(part));
-            let b = vld1q_f32(factors.add(BLOCK_ROWS + part));
+            let b = vld1q_f32(factors.add(sums.len() + part));
             let bound = vfmsq_f32(vaddq_f32(a, add), b, vfmaq_f32(shift, sum, scale));
             vst1q_f32(bounds.as_mut_ptr().add(part), bound);
         }
     }
-    let within = bounds.iter().enumerate();
+    let within = bounds[..sums.len()].iter().enumerate();
     within.fold(0, |mask, (row, bound)| {
         mask | (u32::from(*bound <= limit) << row)
     })
+}
+
+/// See [`crate::Kernels::half_bounds`].
+pub(super) fn half_bounds(
+    table: &[u8],
+    half: &[u8],
+    line: &Line,
+    limit: f32,
+    _ahead: &[u8],
+    bounds: &mut [f32; BLOCK_ROWS],
+) -> u32 {
+    let codes = assert_half(table, half);
+    // SAFETY: as `block_bounds`.
+    unsafe { bounds_of_half(table, half, codes, line, limit, bounds) }
+}
+
+#[target_feature(enable = "neon")]
+unsafe fn bounds_of_half(
+    table: &[u8],
+    half: &[u8],
+    codes: usize,
+    line: &Line,
+    limit: f32,
+    bounds: &mut [f32; BLOCK_ROWS],
+) -> u32 {
+    let mut sums = [0u32; HALF_ROWS];
+    // SAFETY: half has `codes` + 128 bytes, table twice `codes`; chunks end at
+    // multiples of 32, as `codes` is one.
+    unsafe {
+        let nibble = vdupq_n_u8(15);
+        let (first, second) = (table.as_ptr(), table.as_ptr().add(codes));
+        let mut at = 0;
+        while at < codes {
+            let end = codes.min(at + CHUNK_GROUPS / 2 * GROUP_BYTES);
+            let mut wide = [vdupq_n_u16(0); 2];
+            while at < end {
+                let mut both = vdupq_n_u8(0);
+                for i in [at, at + GROUP_BYTES] {
+                    let codes = vld1q_u8(half.as_ptr().add(i));
+                    let (low, high) = (vld1q_u8(first.add(i)), vld1q_u8(second.add(i)));
+                    both = vaddq_u8(both, vqtbl1q_u8(low, vandq_u8(codes, nibble)));
+                    both = vaddq_u8(both, vqtbl1q_u8(high, vshrq_n_u8::<4>(codes)));
+                }
+                wide[0] = vaddw_u8(wide[0], vget_low_u8(both));
+                wide[1] = vaddw_high_u8(wide[1], both);
+                at += 2 * GROUP_BYTES;
+            }
+            let mut chunk = [0u16; HALF_ROWS];
+            vst1q_u16(chunk.as_mut_ptr(), wide[0]);
+            vst1q_u16(chunk.as_mut_ptr().add(8), wide[1]);
+            for (sum, part) in sums.iter_mut().zip(chunk) {
+                *sum += u32::from(part);
+            }
+        }
+        bounds_of_sums(&sums, half.as_ptr().add(codes).cast(), line, limit, bounds)
+    }
 }
 
 /// The u16 sums of eight rows each over bytes [at, end) of table and block.

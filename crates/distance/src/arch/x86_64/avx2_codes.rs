@@ -5,8 +5,8 @@
 
 use crate::arch::scalar_codes::row_sum;
 use crate::codes::{
-    BLOCK_FACTOR_BYTES, BLOCK_ROWS, CHUNK_GROUPS, GROUP_BYTES, Line, PATTERNS, assert_block,
-    assert_rows, assert_table,
+    BLOCK_FACTOR_BYTES, BLOCK_ROWS, CHUNK_GROUPS, GROUP_BYTES, HALF_FACTOR_BYTES, Line, PATTERNS,
+    assert_block, assert_half, assert_rows, assert_table,
 };
 use crate::table::LookupTable;
 use core::arch::x86_64::*;
@@ -101,20 +101,102 @@ unsafe fn bounds_of(
         for line in (codes..codes + BLOCK_FACTOR_BYTES).step_by(64) {
             _mm_prefetch::<_MM_HINT_T0>(ahead.as_ptr().wrapping_add(line).cast());
         }
-        let factors = block.as_ptr().add(codes).cast::<f32>();
-        let (add, shift) = (_mm256_set1_ps(line.add), _mm256_set1_ps(line.shift));
-        let (scale, limit) = (_mm256_set1_ps(line.scale), _mm256_set1_ps(limit));
-        let mut within = 0u32;
-        for (part, sum) in sums.into_iter().enumerate() {
+        bounds_of_sums(&sums, block.as_ptr().add(codes).cast(), line, limit, bounds)
+    }
+}
+
+/// The bounds of eight rows for each part of the sums, and which are within the limit.
+///
+/// # Safety
+/// `factors` points at two floats for each row.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn bounds_of_sums(
+    sums: &[__m256i],
+    factors: *const f32,
+    line: &Line,
+    limit: f32,
+    bounds: &mut [f32; BLOCK_ROWS],
+) -> u32 {
+    let (add, shift) = (_mm256_set1_ps(line.add), _mm256_set1_ps(line.shift));
+    let (scale, limit) = (_mm256_set1_ps(line.scale), _mm256_set1_ps(limit));
+    let mut within = 0u32;
+    for (part, (sum, bounds)) in sums.iter().zip(bounds.as_chunks_mut::<8>().0).enumerate() {
+        // SAFETY: the caller vouches for the factors; `bounds` are eight floats.
+        unsafe {
             let a = _mm256_loadu_ps(factors.add(8 * part));
-            let b = _mm256_loadu_ps(factors.add(32 + 8 * part));
-            let product = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, shift);
+            let b = _mm256_loadu_ps(factors.add(8 * (sums.len() + part)));
+            let product = _mm256_fmadd_ps(_mm256_cvtepi32_ps(*sum), scale, shift);
             let bound = _mm256_fnmadd_ps(b, product, _mm256_add_ps(a, add));
-            _mm256_storeu_ps(bounds.as_mut_ptr().add(8 * part), bound);
+            _mm256_storeu_ps(bounds.as_mut_ptr(), bound);
             let below = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LE_OQ>(bound, limit));
             within |= (below as u32) << (8 * part);
         }
-        within
+    }
+    within
+}
+
+/// See [`crate::Kernels::half_bounds`].
+pub(super) fn half_bounds(
+    table: &[u8],
+    half: &[u8],
+    line: &Line,
+    limit: f32,
+    ahead: &[u8],
+    bounds: &mut [f32; BLOCK_ROWS],
+) -> u32 {
+    let codes = assert_half(table, half);
+    // SAFETY: as `block_bounds`.
+    unsafe { bounds_of_half(table, half, codes, line, limit, ahead, bounds) }
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn bounds_of_half(
+    table: &[u8],
+    half: &[u8],
+    codes: usize,
+    line: &Line,
+    limit: f32,
+    ahead: &[u8],
+    bounds: &mut [f32; BLOCK_ROWS],
+) -> u32 {
+    // SAFETY: half has `codes` + 128 bytes, table twice `codes`; chunks end at
+    // multiples of 64, as `codes` is one.
+    unsafe {
+        let nibble = _mm256_set1_epi8(15);
+        let byte = _mm256_set1_epi16(255);
+        let (first, second) = (table.as_ptr(), table.as_ptr().add(codes));
+        let mut sums = [_mm256_setzero_si256(); 2];
+        let mut at = 0;
+        while at < codes {
+            let end = codes.min(at + CHUNK_GROUPS / 2 * GROUP_BYTES);
+            let mut wide = [_mm256_setzero_si256(); 2];
+            while at < end {
+                let mut both = _mm256_setzero_si256();
+                _mm_prefetch::<_MM_HINT_T0>(ahead.as_ptr().wrapping_add(at).cast());
+                for i in [at, at + 32] {
+                    let codes = _mm256_loadu_si256(half.as_ptr().add(i).cast());
+                    let low = _mm256_loadu_si256(first.add(i).cast());
+                    let high = _mm256_loadu_si256(second.add(i).cast());
+                    let upper = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), nibble);
+                    let lower = _mm256_and_si256(codes, nibble);
+                    both = _mm256_add_epi8(both, _mm256_shuffle_epi8(low, lower));
+                    both = _mm256_add_epi8(both, _mm256_shuffle_epi8(high, upper));
+                }
+                wide[0] = _mm256_add_epi16(wide[0], _mm256_and_si256(both, byte));
+                wide[1] = _mm256_add_epi16(wide[1], _mm256_srli_epi16::<8>(both));
+                at += 64;
+            }
+            let (even, odd) = (halves(wide[0]), halves(wide[1]));
+            let rows = [_mm_unpacklo_epi16(even, odd), _mm_unpackhi_epi16(even, odd)];
+            for (sum, rows) in sums.iter_mut().zip(rows) {
+                *sum = _mm256_add_epi32(*sum, _mm256_cvtepu16_epi32(rows));
+            }
+        }
+        for line in (codes..codes + HALF_FACTOR_BYTES).step_by(64) {
+            _mm_prefetch::<_MM_HINT_T0>(ahead.as_ptr().wrapping_add(line).cast());
+        }
+        bounds_of_sums(&sums, half.as_ptr().add(codes).cast(), line, limit, bounds)
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! Blocks: a register holds four groups of 16 rows' bytes; two shuffles look up
 //! its low and high halves. Four registers' look-ups add up in bytes (entries of
-//! one group never sum above 63), then widen into u16: even and odd rows apart.
+//! one group never sum above 63), then widen into u16: even and odd rows apart. A half
+//! block's two halves belong to the same rows, so two registers fill a byte.
 
 use crate::codes::{
-    BLOCK_FACTOR_BYTES, BLOCK_ROWS, CHUNK_GROUPS, GROUP_BYTES, Line, PATTERNS, assert_block,
-    assert_rows, assert_table,
+    BLOCK_FACTOR_BYTES, BLOCK_ROWS, CHUNK_GROUPS, GROUP_BYTES, HALF_FACTOR_BYTES, Line, PATTERNS,
+    assert_block, assert_half, assert_rows, assert_table,
 };
 use crate::table::LookupTable;
 use core::arch::x86_64::*;
@@ -100,19 +101,92 @@ unsafe fn bounds_of(
             _mm_prefetch::<_MM_HINT_T0>(ahead.as_ptr().wrapping_add(line).cast());
         }
         let factors = block.as_ptr().add(codes).cast::<f32>();
-        let (add, shift) = (_mm512_set1_ps(line.add), _mm512_set1_ps(line.shift));
-        let (scale, limit) = (_mm512_set1_ps(line.scale), _mm512_set1_ps(limit));
         let mut within = 0u32;
         for (half, sum) in sums.into_iter().enumerate() {
             let a = _mm512_loadu_ps(factors.add(16 * half));
             let b = _mm512_loadu_ps(factors.add(32 + 16 * half));
-            let product = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, shift);
-            let bound = _mm512_fnmadd_ps(b, product, _mm512_add_ps(a, add));
+            let bound = bounds_of_sums(sum, a, b, line);
             _mm512_storeu_ps(bounds.as_mut_ptr().add(16 * half), bound);
-            let below = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(bound, limit);
+            let below = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(bound, _mm512_set1_ps(limit));
             within |= u32::from(below) << (16 * half);
         }
         within
+    }
+}
+
+/// See [`Line::bound`].
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn bounds_of_sums(sums: __m512i, a: __m512, b: __m512, line: &Line) -> __m512 {
+    let (scale, shift) = (_mm512_set1_ps(line.scale), _mm512_set1_ps(line.shift));
+    let product = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), scale, shift);
+    _mm512_fnmadd_ps(b, product, _mm512_add_ps(a, _mm512_set1_ps(line.add)))
+}
+
+/// See [`crate::Kernels::half_bounds`].
+pub(super) fn half_bounds(
+    table: &[u8],
+    half: &[u8],
+    line: &Line,
+    limit: f32,
+    ahead: &[u8],
+    bounds: &mut [f32; BLOCK_ROWS],
+) -> u32 {
+    let codes = assert_half(table, half);
+    // SAFETY: as `block_bounds`.
+    unsafe { bounds_of_half(table, half, codes, line, limit, ahead, bounds) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn bounds_of_half(
+    table: &[u8],
+    half: &[u8],
+    codes: usize,
+    line: &Line,
+    limit: f32,
+    ahead: &[u8],
+    bounds: &mut [f32; BLOCK_ROWS],
+) -> u32 {
+    // SAFETY: half has `codes` + 128 bytes, table twice `codes`; chunks end at
+    // multiples of 128, as `codes` is one; factors are read at their halves.
+    unsafe {
+        let nibble = _mm512_set1_epi8(15);
+        let byte = _mm512_set1_epi16(255);
+        let (first, second) = (table.as_ptr(), table.as_ptr().add(codes));
+        let mut sums = _mm512_setzero_si512();
+        let mut at = 0;
+        while at < codes {
+            let end = codes.min(at + CHUNK_GROUPS / 2 * GROUP_BYTES);
+            let mut wide = [_mm512_setzero_si512(); 2];
+            while at < end {
+                let mut both = _mm512_setzero_si512();
+                for i in [at, at + 64] {
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.as_ptr().wrapping_add(i).cast());
+                    let codes = _mm512_loadu_si512(half.as_ptr().add(i).cast());
+                    let low = _mm512_loadu_si512(first.add(i).cast());
+                    let high = _mm512_loadu_si512(second.add(i).cast());
+                    let upper = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), nibble);
+                    let lower = _mm512_and_si512(codes, nibble);
+                    both = _mm512_add_epi8(both, _mm512_shuffle_epi8(low, lower));
+                    both = _mm512_add_epi8(both, _mm512_shuffle_epi8(high, upper));
+                }
+                wide[0] = _mm512_add_epi16(wide[0], _mm512_and_si512(both, byte));
+                wide[1] = _mm512_add_epi16(wide[1], _mm512_srli_epi16::<8>(both));
+                at += 128;
+            }
+            sums = _mm512_add_epi32(sums, woven(quarters(wide[0]), quarters(wide[1])));
+        }
+        for line in (codes..codes + HALF_FACTOR_BYTES).step_by(64) {
+            _mm_prefetch::<_MM_HINT_T0>(ahead.as_ptr().wrapping_add(line).cast());
+        }
+        let factors = half.as_ptr().add(codes).cast::<f32>();
+        let (a, b) = (_mm512_loadu_ps(factors), _mm512_loadu_ps(factors.add(16)));
+        let bound = bounds_of_sums(sums, a, b, line);
+        _mm512_storeu_ps(bounds.as_mut_ptr(), bound);
+        u32::from(_mm512_cmp_ps_mask::<_CMP_LE_OQ>(
+            bound,
+            _mm512_set1_ps(limit),
+        ))
     }
 }
 
