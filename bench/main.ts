@@ -10,8 +10,10 @@ export interface Bench {
 }
 
 const BENCHES: Record<string, () => Promise<Bench>> = {
+  cold: () => import("./cold.ts"),
   core: () => import("./core.ts"),
   ingest: () => import("./ingest.ts"),
+  live: () => import("./live.ts"),
   search: () => import("./search.ts"),
 };
 

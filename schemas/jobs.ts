@@ -29,7 +29,7 @@ export const compactionSpec = z.looseObject({
   id: z.string().min(1).max(128),
   incarnation: ulid,
   /** `merge` rewrites its inputs as one segment, `train` samples them for centroids. */
-  kind: z.enum(["merge", "train"]),
+  kind: z.enum(["merge", "train", "split"]),
   inputs: z.array(ulid).min(1).max(SPEC_INPUTS_MAX),
   reason: z.string().max(REASON_CHARACTERS_MAX),
   bytesIn: count,

@@ -36,6 +36,10 @@ export interface OpenOptions {
   /** `<point>:<n>`: SIGKILL this process the n-th time it passes the point. */
   crashAt?: string;
   searchThreads?: number;
+  /** Share of searches through lists that are compared with exact ones, 0 to 1. */
+  recallSampleRatio?: number;
+  /** Bytes of new segments that are read before searches see them; 0 by default. */
+  warmBytes?: number;
 }
 
 export interface SourceOptions {
@@ -273,7 +277,10 @@ export declare class Lake {
    * fails ends the recount, and so does `abort`; 16 run at once, else UNAVAILABLE.
    */
   verify(step: VerifyStep): Promise<string>;
-  /** Counters of cache, store and invariants ({id: {checks, violations}}) as JSON. */
+  /**
+   * Counters as JSON: cache, store, what was warmed, recall of live searches (`byBound`: those above the bound before and up to
+   * each of `bounds`), invariants ({id: {checks, violations}}).
+   */
   metrics(): string;
   close(): Promise<void>;
 }

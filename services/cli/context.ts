@@ -93,13 +93,17 @@ export async function openLake(context: Context, role: string): Promise<OpenLake
   const { pid, started } = ownIdentity();
   const spoolDir = join(spools, `${pid}-${started}`);
   const crashAt = process.env.VEXLAKE_CRASH_AT;
+  const { cache_bytes_max: cacheBytesMax, recall_sample_ratio: recallSampleRatio } = loaded.config.query;
+  const searches = role === "query" || role === "up";
+  // A quarter: what comes in by a switch must not push out all that searches hold.
+  const forSearches = searches ? { recallSampleRatio, warmBytes: Math.floor(cacheBytesMax / 4) } : {};
   const lake = await Lake.open({
     store: lakeStore(context),
     role,
     instance: `${hostname()}-${process.pid}`,
     spoolDir,
-    cacheBytes:
-      role === "ingest" || role === "compactor" ? LOOKUP_CACHE_BYTES : loaded.config.query.cache_bytes_max,
+    cacheBytes: role === "ingest" || role === "compactor" ? LOOKUP_CACHE_BYTES : cacheBytesMax,
+    ...forSearches,
     ...(crashAt === undefined || role === "cli" ? {} : { crashAt }),
   });
   const close = async (): Promise<void> => {

@@ -47,7 +47,7 @@ export function processRegistry(role: string, lake: Lake): Registry {
   });
   const snapshot = () => JSON.parse(lake.metrics()) as Record<string, unknown>;
   exposeSnapshot(registry, () => {
-    const { invariants: _, ...groups } = snapshot();
+    const { invariants: _, recall: __, ...groups } = snapshot();
     return flatten(groups);
   });
   exposeInvariants(registry, () => snapshot().invariants as InvariantCounts);

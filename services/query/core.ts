@@ -19,7 +19,7 @@ export type {
 } from "@vexlake/core";
 
 /** The part of the core that queries use; tests of this folder hand in their own. */
-export type QueryCore = Pick<Lake, "search" | "get" | "describe" | "alter" | "refresh">;
+export type QueryCore = Pick<Lake, "search" | "get" | "describe" | "alter" | "refresh" | "metrics">;
 
 /**
  * `k` of a request that only asks whether its vector is acceptable for the collection (numbers, dimension,

@@ -21,6 +21,7 @@ import type { QueryCore } from "./core.ts";
 import { API_PATH, apiHandler } from "./http/api.ts";
 import { pageHandler } from "./http/page.ts";
 import { QueryMetrics } from "./metrics.ts";
+import { exposeRecall } from "./recall.ts";
 import { BULK_BYTES_MAX } from "./resp/parser.ts";
 import { CLIENTS_MAX, RespServer } from "./resp/server.ts";
 import type { Visibility } from "./visibility.ts";
@@ -77,6 +78,7 @@ export async function startQuery(config: QueryConfig, deps: QueryDeps): Promise<
     queuedBytes: () => writer.queuedBytes,
     flipping: () => collections.flipping,
   });
+  exposeRecall(registry, lake);
   const collections = new Collections({
     core: lake,
     log,

@@ -53,7 +53,8 @@ await suite(["kafka"], "the tour", ({ kafka }) => {
       }
       child.send({ op: "restart", ready });
     });
-    const code = await new Promise<number | null>((resolve) => child.once("exit", resolve));
+    // Not at "exit": what it printed last may still be on its way.
+    const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
     return { code, output };
   }
 

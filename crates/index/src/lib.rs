@@ -30,7 +30,8 @@ mod space;
 
 pub use attributes::{CHUNK_ROWS, Column, Columns};
 pub use centroids::{
-    CENTROIDS_FORMAT, Centroids, ChooseScratch, Chosen, TrainOptions, train, train_in,
+    CENTROIDS_FORMAT, Centroids, ChooseScratch, Chosen, SplitOptions, TrainOptions, split, train,
+    train_in,
 };
 pub use error::IndexError;
 pub use filter::{DEPTH_MAX, Filter, FilterError, TOKENS_MAX};

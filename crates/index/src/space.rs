@@ -106,6 +106,18 @@ impl Space {
         }
     }
 
+    /// The same space with keys that are distances.
+    pub(crate) fn by_distance(&self) -> Self {
+        let metric = match self.metric {
+            Metric::InnerProduct => Metric::L2,
+            other => other,
+        };
+        Self {
+            metric,
+            ..self.clone()
+        }
+    }
+
     /// x + origin, of a vector in this space.
     pub(crate) fn own(&self, rotated: &[f32]) -> Vec<f32> {
         let pairs = rotated.iter().zip(&self.rotated_origin);

@@ -14,7 +14,7 @@ use vexlake_manifest::ManifestError;
 use vexlake_store::Store;
 
 use crate::error::{Error, Result};
-use crate::state::{CentroidsMeta, IncarnationState, Schema};
+use crate::state::{CentroidsMeta, IncarnationState, Schema, Trained};
 
 /// Rows encoded at once by each thread: what crates/index gives a thread as one piece.
 const ENCODE_ROWS: usize = 4096;
@@ -35,6 +35,7 @@ pub async fn upload(
     version: Ulid,
     centroids: &Centroids,
     (probes, rows): (u32, u64),
+    trained: Option<Trained>,
 ) -> Result<CentroidsMeta> {
     let bytes = Bytes::from(centroids.to_bytes());
     let meta = CentroidsMeta {
@@ -44,6 +45,7 @@ pub async fn upload(
         lists: centroids.count() as u32,
         probes,
         rows,
+        trained,
     };
     store.put(&object_key(&version), bytes).await?;
     Ok(meta)

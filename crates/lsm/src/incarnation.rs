@@ -1,7 +1,7 @@
 //! An open incarnation: its manifest, its feed, and what follows the chain.
 //!
 //! Everything that changes what readers see goes through [`Incarnation::follow`]:
-//! load the newest commit, open it as a snapshot, swap it under the feed. Writers
+//! load the newest commit, open it as a snapshot, warm it, swap it under the feed. Writers
 //! commit first and follow afterwards, so a reader's version never decreases, and a
 //! commit that stands is answered as made even where it cannot be shown yet.
 
@@ -20,9 +20,10 @@ use crate::compact::{Policy, Spec, plan_compaction};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Feed;
 use crate::pools::Pools;
-use crate::search::FilterCache;
+use crate::search::{FilterCache, Sampler};
 use crate::snapshot::Snapshot;
 use crate::state::{Delta, IncarnationState, NewSource};
+use crate::warm::Warming;
 
 /// What every part of the engine works with.
 #[derive(Clone)]
@@ -39,6 +40,10 @@ pub struct Context {
     pub filters: FilterCache,
     /// Threads for searches and for background work.
     pub pools: Pools,
+    /// Compares live searches with exact ones.
+    pub recall: Arc<Sampler>,
+    /// Reads new segments before readers switch to them.
+    pub warming: Arc<Warming>,
 }
 
 /// An open incarnation; see the file header.
@@ -106,6 +111,7 @@ impl Incarnation {
         }
         let opened = open_newest(&self.manifest, &self.context, Some(&current)).await?;
         let opened = Arc::new(opened);
+        self.context.warming.before_switch(&current, &opened).await;
         self.feed.advance(opened.clone()).await?;
         let shown = self.snapshot().version();
         let invariants = &self.context.components.invariants;

@@ -35,8 +35,9 @@ use crate::error::{Error, Result};
 use crate::gc::retire;
 use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Context, Incarnation};
 use crate::pools::Pools;
-use crate::search::FilterCache;
+use crate::search::{FilterCache, RecallCounts, Sampler};
 use crate::state::{IncarnationState, NewSource, Schema, Source};
+use crate::warm::{WarmCounts, Warming};
 
 /// The format of everything below a lake's root.
 pub const FORMAT: u32 = 1;
@@ -65,6 +66,10 @@ pub struct LakeOptions {
     pub components: Components,
     /// Threads of the search pool; 0 = one a core.
     pub search_threads: usize,
+    /// Share of searches through lists that are compared with exact ones; 0 = none.
+    pub recall_sample_ratio: f64,
+    /// Bytes of new segments that are read before readers switch to them; 0 = none.
+    pub warm_bytes: u64,
 }
 
 /// Feeds and jobs of an incarnation that lost its name end within a second or two; what
@@ -108,6 +113,7 @@ impl Lake {
         )
         .await?;
         prepare_spool(&options.spool)?;
+        let seed = (options.components.rng)() as u64;
         let context = Context {
             author: options.author,
             components: options.components,
@@ -115,6 +121,8 @@ impl Lake {
             cache: BlockCache::new(options.cache_bytes),
             filters: FilterCache::default(),
             pools: Pools::new(options.search_threads)?,
+            recall: Sampler::new(options.recall_sample_ratio, seed),
+            warming: Arc::new(Warming::new(options.warm_bytes)),
         };
         let catalog = open_catalog(&store, &context).await?;
         Ok(Arc::new(Self {
@@ -138,6 +146,16 @@ impl Lake {
     /// The cache of exact vectors and index pages.
     pub fn cache(&self) -> &BlockCache {
         &self.context.cache
+    }
+
+    /// What was read ahead of searches.
+    pub fn warmed(&self) -> WarmCounts {
+        self.context.warming.counts()
+    }
+
+    /// What live searches found of what exact ones find.
+    pub fn recall(&self) -> RecallCounts {
+        self.context.recall.counts()
     }
 
     /// What was checked in this lake since it was opened, and found broken.

@@ -38,6 +38,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod warm;
 
 pub use catalog::{CatalogState, Mapping};
 pub use compact::{
@@ -53,12 +54,14 @@ pub use incarnation::{Context, Incarnation};
 pub use lake::{FORMAT, Lake, LakeCollected, LakeGcOptions, LakeInfo, LakeOptions, Orphan};
 pub use pools::Pools;
 pub use search::{
-    Answers, Cost, EF_DEFAULT, FilterCache, Hit, K_MAX, Scope, Search, Stages, check_vector,
+    Answers, Cost, EF_DEFAULT, FilterCache, Hit, K_MAX, RECALL_BOUNDS, RecallCounts, Sampler,
+    Scope, Search, Stages, check_vector,
 };
 pub use snapshot::Snapshot;
 pub use state::{
     CentroidVersions, CentroidsMeta, Checkpoint, Delta, Fingerprint, IncarnationState, Ledger,
-    NewSource, Schema, Source,
+    NewSource, Schema, Source, Trained,
 };
 pub use verify::{Report, Verification};
 pub use vexlake_index::{Filter, FilterError};
+pub use warm::{WarmCounts, Warming};

@@ -20,7 +20,7 @@ use vexlake_store::{Store, StoreError};
 
 use crate::shadow::{self, ShadowRefs};
 
-pub use centroids::{CentroidVersions, CentroidsMeta};
+pub use centroids::{CentroidVersions, CentroidsMeta, Trained};
 pub use deletes::DroppedDeletes;
 pub use delta::{Delta, Dropped, Mark};
 use progress::fresh_checkpoints;

@@ -27,6 +27,12 @@ struct OpenOptions {
     crash_at: Option<String>,
     #[serde(default)]
     search_threads: usize,
+    /// Share of searches through lists that are compared with exact ones, 0 to 1.
+    #[serde(default)]
+    recall_sample_ratio: f64,
+    /// Bytes of new segments that are read before searches see them.
+    #[serde(default)]
+    warm_bytes: u64,
 }
 
 /// 1 GiB: two million 128-d vectors.
@@ -50,6 +56,8 @@ pub async fn open(options: &str) -> Result<Arc<Lake>> {
         cache_bytes: options.cache_bytes,
         components,
         search_threads: options.search_threads,
+        recall_sample_ratio: options.recall_sample_ratio,
+        warm_bytes: options.warm_bytes,
     };
     Ok(Lake::open(options).await?)
 }

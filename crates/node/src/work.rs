@@ -7,7 +7,7 @@ use napi::bindgen_prelude::{BigInt, Uint8Array};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
 use serde_json::{Value, json};
-use vexlake_lsm::{MergeOptions, Progress, Spec, Verification};
+use vexlake_lsm::{MergeOptions, Progress, RECALL_BOUNDS, Spec, Verification};
 use vexlake_manifest::Invariant;
 
 use crate::Lake;
@@ -185,8 +185,17 @@ impl Lake {
                 )
             })
             .collect();
+        let warmed = self.lake.warmed();
+        let warmed = json!({
+            "segments": warmed.segments, "bytes": warmed.bytes, "cut": warmed.cut,
+        });
+        let recall = self.lake.recall();
+        let recall = json!({
+            "compared": recall.compared, "dropped": recall.dropped, "failed": recall.failed,
+            "sum": recall.sum, "bounds": RECALL_BOUNDS, "byBound": recall.by_bound,
+        });
         json!({
-            "cache": cache, "store": usage, "kernels": vexlake_distance::kernels().name,
+            "cache": cache, "store": usage, "recall": recall, "warmed": warmed, "kernels": vexlake_distance::kernels().name,
             "invariants": invariants,
         })
     }

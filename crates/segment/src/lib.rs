@@ -13,7 +13,7 @@
 //! 2. [`SegmentReader`] reads the head of the index and everything else by ranges:
 //!    keys and entries by index page, vectors straight from their Parquet pages
 //!    without decoding, attributes by page. Pages and blocks share one bounded cache.
-//! 3. [`rebuild_index`] derives the same index, byte for byte, from Parquet alone.
+//! 3. [`rebuild_index`] derives the same index from Parquet and, for lists, centroids.
 //!
 //! **Checksums.** parquet-rs writes none, so we keep our own, and nothing reaches
 //! a decoder unchecked: vectors by a CRC32C per row as they enter the cache, all

@@ -6,10 +6,11 @@
 //! 2. The records are decoded batch by batch into entries, exactly as the writer
 //!    gathered them; where the segment has lists, each is encoded again by its
 //!    centroids. Then the same code derives the index. The result has the same bytes
-//!    as the lost file, with one exception: lists that a merge left rows out of keep
+//!    as the lost file, with two exceptions: lists that a merge left rows out of keep
 //!    the error bound of what was merged, which may be wider than what is derived
-//!    from the rows that remain. Pages of lists do not differ, nor do answers but for
-//!    rows looked at exactly.
+//!    from the rows that remain; and another instruction set rounds norms and inner
+//!    products, and so factors, in their last bit. Answers do not differ but for rows
+//!    looked at exactly.
 
 use crate::columns::{
     ATTRS, EVENT_TIME, ID, ID_KEY, LOG_TIME, OFFSET, PARTITION, SLICE_BYTES_MAX, SOURCE, VECTOR,

@@ -5,9 +5,9 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::{Entry, assert_holds, delete, record, schema};
+use common::{Entry, assert_holds, delete, listed, record, schema};
 use ulid::Ulid;
-use vexlake_index::{Centroids, ListsHead, TrainOptions, build_lists, train};
+use vexlake_index::{Centroids, ListsHead};
 use vexlake_segment::{
     BlockCache, INDEX_FILE, ReadCounts, SegmentErrorKind, SegmentMeta, SegmentReader,
     SegmentSchema, SegmentWriter, rebuild_index, upload,
@@ -30,41 +30,13 @@ impl Listed {
     async fn new(rows: u32, dim: u32, lists: usize) -> Self {
         let schema = schema(dim);
         let records: Vec<Entry> = (0..rows).map(|n| record(n, dim)).collect();
-        let vectors: Vec<f32> = records
-            .iter()
-            .flat_map(|r| r.vector.clone())
-            .flatten()
-            .collect();
-        let options = TrainOptions {
-            version: u128::from(Ulid::from(5u128)),
-            lists,
-            rounds: 4,
-            seed: 9,
-            threads: 1,
-        };
-        let centroids = train(schema.metric, dim as usize, &vectors, &options).expect("trains");
-        let encoded = centroids.encode(&vectors, 1).expect("encodes");
-        let (count, code_dim) = (centroids.count() as u32, centroids.space().code_dim());
-        let object = build_lists(centroids.version(), count, code_dim, &encoded, true);
-        let object = object.expect("builds");
-        let order = encoded.list_order();
-        let mut entries: Vec<Entry> = order
-            .iter()
-            .map(|row| records[*row as usize].clone())
-            .collect();
-        entries.extend((rows..rows + 3).map(delete));
-
+        let deletes: Vec<Entry> = (rows..rows + 3).map(delete).collect();
+        let centroids = listed::train_on(&schema, &records, Ulid::from(5u128), lists);
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::directory(folder.path().join("lake")).expect("a store");
-        let mut writer = SegmentWriter::create(folder.path(), &schema).expect("creates");
-        writer.set_lists(object.clone()).expect("lists in order");
-        for entry in &entries {
-            match entry.vector {
-                Some(_) => writer.push(&entry.row()).expect("pushes"),
-                None => writer.delete(&entry.delete()).expect("deletes"),
-            };
-        }
-        let built = writer.finish(Ulid::from(77u128)).expect("finishes");
+        let id = Ulid::from(77u128);
+        let both = (records.as_slice(), deletes.as_slice());
+        let (built, entries, object) = listed::write(folder.path(), id, &schema, &centroids, both);
         upload(&store, &built).await.expect("uploads");
         Self {
             folder,

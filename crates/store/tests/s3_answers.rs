@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used)] // a test's panic is its verdict
 #![allow(clippy::single_range_in_vec_init)] // one range is a list of ranges here
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,6 +26,8 @@ enum Answer {
 struct Server {
     store: Store,
     served: Arc<AtomicUsize>,
+    /// Of all requests, in small letters.
+    heads: Arc<Mutex<Vec<String>>>,
 }
 
 /// Gives `answers` in turn, then the last one for ever.
@@ -34,16 +36,19 @@ async fn serve(answers: Vec<Answer>) -> Server {
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let served = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&served);
+    let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = Arc::clone(&heads);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let turn = count.fetch_add(1, Ordering::SeqCst);
             let answer = answers[turn.min(answers.len() - 1)].clone();
-            tokio::spawn(reply(stream, answer));
+            tokio::spawn(reply(stream, answer, Arc::clone(&seen)));
         }
     });
     Server {
         store: open(&endpoint).await,
         served,
+        heads,
     }
 }
 
@@ -57,15 +62,16 @@ async fn open(endpoint: &str) -> Store {
     Store::open(&config).await.unwrap()
 }
 
-/// Reads a whole request, its body by the declared length; `false` where it broke off.
-async fn read_request(stream: &mut TcpStream) -> bool {
+/// Reads a whole request, its body by the declared length, and answers its head; none where
+/// it broke off.
+async fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut request = Vec::new();
     let mut buffer = vec![0; 64 << 10];
-    let mut left = None;
+    let (mut head, mut left) = (String::new(), None);
     while left != Some(0) {
         let read = stream.read(&mut buffer).await.unwrap_or(0);
         if read == 0 {
-            return false;
+            return None;
         }
         if let Some(bytes) = &mut left {
             *bytes -= read;
@@ -75,7 +81,7 @@ async fn read_request(stream: &mut TcpStream) -> bool {
         let Some(end) = request.windows(4).position(|window| window == b"\r\n\r\n") else {
             continue;
         };
-        let head = String::from_utf8_lossy(&request[..end]).to_lowercase();
+        head = String::from_utf8_lossy(&request[..end]).to_lowercase();
         let declared = head.lines().find_map(|line| {
             line.strip_prefix("content-length:")?
                 .trim()
@@ -84,13 +90,14 @@ async fn read_request(stream: &mut TcpStream) -> bool {
         });
         left = Some(declared.unwrap_or(0) - (request.len() - end - 4));
     }
-    true
+    Some(head)
 }
 
-async fn reply(mut stream: TcpStream, answer: Answer) {
-    if !read_request(&mut stream).await {
+async fn reply(mut stream: TcpStream, answer: Answer, heads: Arc<Mutex<Vec<String>>>) {
+    let Some(head) = read_request(&mut stream).await else {
         return;
-    }
+    };
+    heads.lock().unwrap().push(head);
     let (head, length, body) = match answer {
         Answer::Nothing => return,
         Answer::Whole(head, body) => (head, body.len(), body),
@@ -284,6 +291,28 @@ async fn should_settle_a_lost_end_of_an_upload_by_the_object_itself() {
         .await
         .unwrap();
     assert_eq!(server.served.load(Ordering::SeqCst), 6);
+}
+
+#[tokio::test]
+async fn should_name_the_type_of_every_body_so_that_no_server_guesses_and_packs_it() {
+    let answers = vec![UPLOAD, Answer::Whole(OK, "")];
+    let server = serve(answers).await;
+    let parts = two_parts();
+    // The scripted end of the upload says nothing; the parts went out before.
+    let _ = server.store.put_file("k", parts.path()).await;
+    server.store.put("small", body()).await.unwrap();
+    let heads = server.heads.lock().unwrap();
+    let bodies: Vec<&String> = heads
+        .iter()
+        .filter(|head| head.starts_with("put"))
+        .collect();
+    assert_eq!(bodies.len(), 3, "two parts and an object");
+    for head in bodies {
+        assert!(
+            head.contains("content-type: application/octet-stream"),
+            "{head}"
+        );
+    }
 }
 
 #[tokio::test]

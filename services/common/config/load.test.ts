@@ -107,6 +107,18 @@ collections: {docs: {dim: 256, metric: cosine, partitions: 4, format: f32}}
     expect(seal.message).toContain("ingest.seal_bytes");
   });
 
+  it("should_take_a_share_of_searches_between_none_and_all", async () => {
+    expect((await loadConfig({ env: {} })).config.query.recall_sample_ratio).toBe(0.001);
+    for (const ratio of [0, 0.5, 1]) {
+      const { config } = await loadConfig({ env: { VEXLAKE_QUERY_RECALL_SAMPLE_RATIO: String(ratio) } });
+      expect(config.query.recall_sample_ratio).toBe(ratio);
+    }
+    for (const ratio of ["-0.1", "1.1", "NaN"]) {
+      const error = await failure(loadConfig({ env: { VEXLAKE_QUERY_RECALL_SAMPLE_RATIO: ratio } }));
+      expect(error.message).toContain("query.recall_sample_ratio");
+    }
+  });
+
   it("should_refuse_a_missing_or_broken_file", async () => {
     expect((await failure(loadConfig({ file: join(directory, "none"), env: {} }))).message).toContain(
       "cannot read",

@@ -128,7 +128,7 @@ function set(
 /** Text to the type below defaults and optionals; what does not convert is left to the schema's message. */
 function coerce(type: z.ZodType, text: string): unknown {
   const inner = innermost(type);
-  if (inner instanceof z.ZodNumber) return /^-?\d+$/.test(text.trim()) ? Number(text) : text;
+  if (inner instanceof z.ZodNumber) return /^-?\d+(\.\d+)?$/.test(text.trim()) ? Number(text) : text;
   if (inner instanceof z.ZodBoolean) {
     if (/^(true|1|yes|on)$/i.test(text)) return true;
     return /^(false|0|no|off)$/i.test(text) ? false : text;

@@ -45,6 +45,8 @@ export const querySection = z.strictObject({
   /** Tail beyond this is a named state: reads serve the snapshot and the prefix, and say so (DESIGN §7). */
   tail_bytes: bytes(MIB).default(256 * MIB),
   cache_bytes_max: bytes(MIB).default(512 * MIB),
+  /** Share of searches through lists that are compared with exact ones, behind their back; 0 turns it off. */
+  recall_sample_ratio: z.number().min(0).max(1).default(0.001),
 });
 
 export const ingestSection = z.strictObject({

@@ -14,7 +14,15 @@ async function start(password?: string): Promise<void> {
   core = new FakeCore();
   log = new FakeLog(core);
   query = await startQuery(
-    { query: { resp: "127.0.0.1:0", http: "127.0.0.1:0", tail_bytes: 0, cache_bytes_max: 0 } },
+    {
+      query: {
+        resp: "127.0.0.1:0",
+        http: "127.0.0.1:0",
+        tail_bytes: 0,
+        cache_bytes_max: 0,
+        recall_sample_ratio: 0,
+      },
+    },
     {
       lake: core,
       log,

@@ -15,6 +15,7 @@ import type {
   SearchRequest,
   VectorArgument,
 } from "../core.ts";
+import type { RecallCounts } from "../recall.ts";
 import type { Visibility, WriteAck } from "../visibility.ts";
 
 interface StoredRecord {
@@ -85,6 +86,8 @@ export class FakeCore implements QueryCore {
   gate: Promise<void> = Promise.resolve();
   /** Names whose incarnation cannot be opened. */
   readonly damaged = new Set<string>();
+  /** what metrics() says of live searches; nothing is compared here */
+  recall: RecallCounts = { compared: 0, dropped: 0, failed: 0, sum: 0, bounds: [0.9, 1], byBound: [0, 0] };
   #created = 0;
 
   /** how often `gate` was come to */
@@ -161,6 +164,10 @@ export class FakeCore implements QueryCore {
       partitions: Uint32Array.from(found, (record) => record?.partition ?? 0),
       offsets: found.map(() => 0n),
     };
+  }
+
+  metrics(): string {
+    return JSON.stringify({ recall: this.recall });
   }
 
   async describe(request: DescribeRequest): Promise<string> {

@@ -5,7 +5,8 @@
 //! `queries.f32` from the directory (rows of little-endian floats, see `generate`),
 //! computes the exact answers once (`truth.u32` beside them), builds centroids and
 //! lists, then measures each probe count. Names: lists, rounds, sample, threads,
-//! seed, wave, wave2, segments; comma-separated: probes, rerank, confidence.
+//! seed, wave, wave2, segments; comma-separated: probes, rerank, confidence. With
+//! centroids=<file> what was trained is kept there and not trained again.
 //!
 //! A search here is what a warm segment costs: choose, scan, exact keys of
 //! candidates straight from the floats in memory with the next rows prefetched.
@@ -119,9 +120,17 @@ fn main() -> Result<(), Failure> {
         threads,
     };
     let (before, began) = (cpu_seconds(), Instant::now());
-    let sample = sampled(base.floats(), dim, sample_rows);
-    let centroids = train(metric, dim, &sample, &options)?;
-    drop(sample);
+    let kept = settings.text("centroids").map(Path::new);
+    let centroids = match kept.filter(|kept| kept.exists()) {
+        Some(kept) => Centroids::from_bytes(&std::fs::read(kept)?)?,
+        None => {
+            let sample = sampled(base.floats(), dim, sample_rows);
+            train(metric, dim, &sample, &options)?
+        }
+    };
+    if let Some(kept) = kept {
+        std::fs::write(kept, centroids.to_bytes())?;
+    }
     let trained = cpu_seconds();
     let segments = build(&settings, &centroids, base.floats(), threads)?;
     let (built, wall) = (cpu_seconds(), began.elapsed().as_secs_f64());

@@ -11,9 +11,8 @@
 //! Invariant: the result depends on the sample and the seed, not on threads: rows
 //! are added up in their order, each centroid by one thread.
 
-use super::{Centroids, ChooseScratch, parallel};
+use super::{Centroids, parallel};
 use crate::space::Space;
-use vexlake_distance::LookupTable;
 
 /// Lists larger than this times the mean are split.
 const OVERSIZE: f32 = 1.8;
@@ -53,26 +52,18 @@ pub(super) fn kmeans(
 
 /// The nearest centroid of each row.
 fn assign(space: &Space, centroids: &[f32], sample: &[f32], threads: usize) -> Vec<u32> {
-    let dim = space.code_dim();
     let round = Centroids::new(0, space.clone(), centroids.to_vec(), Vec::new(), Vec::new());
-    let parts = parallel::map_chunks(threads, sample, dim, |rows| {
-        let mut table = LookupTable::default();
-        let mut scratch = ChooseScratch::default();
-        rows.chunks_exact(dim)
-            .map(|row| round.nearest(row, &mut table, &mut scratch).0)
-            .collect::<Vec<u32>>()
-    });
-    parts.concat()
+    round.assign(sample, threads)
 }
 
 /// Row numbers by list, ascending within each.
-struct Members {
+pub(super) struct Members {
     rows: Vec<u32>,
     starts: Vec<u32>,
 }
 
 impl Members {
-    fn new(assigned: &[u32], count: usize) -> Self {
+    pub(super) fn new(assigned: &[u32], count: usize) -> Self {
         let mut starts = vec![0u32; count + 1];
         assigned
             .iter()
@@ -88,7 +79,7 @@ impl Members {
         Self { rows, starts }
     }
 
-    fn of(&self, list: usize) -> &[u32] {
+    pub(super) fn of(&self, list: usize) -> &[u32] {
         &self.rows[self.starts[list] as usize..self.starts[list + 1] as usize]
     }
 }

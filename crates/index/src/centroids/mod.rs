@@ -18,9 +18,11 @@ mod codec;
 mod kmeans;
 mod measure;
 mod parallel;
+mod split;
 mod train;
 
 pub use codec::CENTROIDS_FORMAT;
+pub use split::{SplitOptions, split};
 pub use train::{TrainOptions, train, train_in};
 
 use crate::IndexError;
@@ -55,8 +57,7 @@ pub struct Centroids {
     count: usize,
     /// count × code_dim, in the space.
     rotated: Vec<f32>,
-    /// Where each came from in the version before, or [`NO_PARENT`]: kept because the
-    /// format has it; no version is made from another yet, and no query asks.
+    /// The list of the version before that each came from, or [`NO_PARENT`].
     parents: Vec<u32>,
     /// (share of true neighbours found, lists looked at) as measured at training;
     /// both ascending.
@@ -100,17 +101,8 @@ impl Centroids {
         let dim = space.code_dim();
         let count = rotated.len() / dim;
         let origin = vec![0.0; dim];
-        let around = match space.metric() {
-            // Centroids are looked for by distance whatever the metric.
-            Metric::InnerProduct => Space::with_kernels(
-                Metric::L2,
-                space.seed(),
-                space.origin().to_vec(),
-                space.kernels(),
-            )
-            .unwrap_or_else(|_| space.clone()),
-            _ => space.clone(),
-        };
+        // Centroids are looked for by distance whatever the metric.
+        let around = space.by_distance();
         let mut blocks = Vec::new();
         let mut codes = vec![0; BLOCK_ROWS * code_bytes(dim)];
         let mut spread = 0.0f32;
@@ -264,6 +256,25 @@ impl Centroids {
             looked = limit;
         }
         best
+    }
+
+    /// The nearest centroid of each of many vectors in the space.
+    fn assign(&self, rows: &[f32], threads: usize) -> Vec<u32> {
+        let dim = self.space.code_dim();
+        let parts = parallel::map_chunks(threads, rows, dim, |rows| {
+            let (mut table, mut scratch) = (LookupTable::default(), ChooseScratch::default());
+            let rows = rows.chunks_exact(dim);
+            rows.map(|row| self.nearest(row, &mut table, &mut scratch).0)
+                .collect::<Vec<u32>>()
+        });
+        parts.concat()
+    }
+
+    /// The list of the version before that a list came from: itself where it was not
+    /// split. None of a training, which makes all anew.
+    pub fn parent(&self, list: u32) -> Option<u32> {
+        let parent = self.parents.get(list as usize).copied();
+        parent.filter(|parent| *parent != NO_PARENT)
     }
 
     /// The `probes` lists nearest to a query in the space: the nearest eighth first,

@@ -53,30 +53,9 @@ pub fn train_in(
     sample: &[f32],
     options: &TrainOptions,
 ) -> Result<Centroids, IndexError> {
-    let (dim, code_dim) = (space.dim(), space.code_dim());
-    if !sample.len().is_multiple_of(dim) {
-        return Err(IndexError::Mismatch {
-            what: "floats of whole rows",
-            found: sample.len() as u64,
-            expected: (sample.len() / dim * dim) as u64,
-        });
-    }
-    let parts = parallel::map_chunks(options.threads, sample, dim, |rows| {
-        let mut rotated = Vec::with_capacity(rows.len() / dim * code_dim);
-        let mut x = vec![0.0; code_dim];
-        for row in rows.chunks_exact(dim) {
-            if space.enter(row, &mut x) {
-                rotated.extend_from_slice(&x);
-            }
-        }
-        rotated
-    });
-    let mut rotated = parts.concat();
-    let rows = rotated.len() / code_dim;
-    if rows == 0 {
-        return Err(IndexError::BeyondCodes("a sample without usable rows"));
-    }
-    let held_out = HELD_OUT_MAX.min(rows / (TRAINED_PER_HELD_OUT + 1));
+    let code_dim = space.code_dim();
+    let mut rotated = enter_all(&space, sample, options.threads)?;
+    let held_out = held_out_of(rotated.len() / code_dim);
     let queries = hold_out(&mut rotated, code_dim, held_out, options.seed);
     let count = options.lists.clamp(1, rotated.len() / code_dim);
     let centroids = kmeans::kmeans(
@@ -94,6 +73,43 @@ pub fn train_in(
         recall_curve: curve,
         ..untested
     })
+}
+
+/// Rows of a sample, as received, brought into the space; those that codes cannot serve are
+/// passed over.
+pub(super) fn enter_all(
+    space: &Space,
+    sample: &[f32],
+    threads: usize,
+) -> Result<Vec<f32>, IndexError> {
+    let (dim, code_dim) = (space.dim(), space.code_dim());
+    if !sample.len().is_multiple_of(dim) {
+        return Err(IndexError::Mismatch {
+            what: "floats of whole rows",
+            found: sample.len() as u64,
+            expected: (sample.len() / dim * dim) as u64,
+        });
+    }
+    let parts = parallel::map_chunks(threads, sample, dim, |rows| {
+        let mut rotated = Vec::with_capacity(rows.len() / dim * code_dim);
+        let mut x = vec![0.0; code_dim];
+        for row in rows.chunks_exact(dim) {
+            if space.enter(row, &mut x) {
+                rotated.extend_from_slice(&x);
+            }
+        }
+        rotated
+    });
+    let rotated = parts.concat();
+    if rotated.is_empty() {
+        return Err(IndexError::BeyondCodes("a sample without usable rows"));
+    }
+    Ok(rotated)
+}
+
+/// How many of some rows to hold out.
+pub(super) fn held_out_of(rows: usize) -> usize {
+    HELD_OUT_MAX.min(rows / (TRAINED_PER_HELD_OUT + 1))
 }
 
 /// The mean of usable rows; for cosine of their directions.
@@ -120,7 +136,7 @@ fn mean_of(metric: Metric, dim: usize, sample: &[f32]) -> Result<Vec<f32>, Index
 
 /// Takes `count` rows out of the sample, by the seed: each changes places with the
 /// last one, which is then cut off.
-fn hold_out(sample: &mut Vec<f32>, dim: usize, count: usize, seed: u64) -> Vec<f32> {
+pub(super) fn hold_out(sample: &mut Vec<f32>, dim: usize, count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed ^ 0x5bd1_e995;
     let mut held = Vec::with_capacity(count * dim);
     for _ in 0..count {

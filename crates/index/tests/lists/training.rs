@@ -1,7 +1,7 @@
 //! Training: the same bytes however it runs, lists near one size, and the recall it measures.
 
 use vexlake_distance::{KERNEL_NAMES, kernels_named};
-use vexlake_index::{Space, train_in};
+use vexlake_index::{Space, SplitOptions, split, train_in};
 
 use super::*;
 
@@ -83,4 +83,99 @@ fn should_measure_how_many_lists_a_promise_needs() {
         "clumps need their own list and hardly another"
     );
     assert_eq!(centroids.probes_for(1.1), 50);
+}
+
+/// Twenty clumps of 100 rows each, and again 400 of each of the first five.
+fn grown() -> (Vec<f32>, Vec<f32>) {
+    let before = clumps(40, 2000, 20, 8);
+    let mut after = before.clone();
+    for round in 1..5 {
+        let more = clumps(40, 2000, 20, 8);
+        let rows = more.chunks_exact(40).enumerate();
+        // The same clumps, each row moved a little.
+        let moved = rows.filter(|(row, _)| row % 20 < 5);
+        after.extend(moved.flat_map(|(_, row)| row.iter().map(move |x| x + 0.01 * round as f32)));
+    }
+    (before, after)
+}
+
+fn sizes(centroids: &Centroids, rows: &[f32]) -> Vec<u32> {
+    let mut sizes = vec![0; centroids.count()];
+    let encoded = centroids.encode(rows, 1).expect("rows of this dimension");
+    encoded
+        .lists()
+        .iter()
+        .for_each(|list| sizes[*list as usize] += 1);
+    sizes
+}
+
+#[test]
+fn should_split_the_lists_that_grew_and_keep_all_others() {
+    let (rows, more) = grown();
+    for metric in METRICS {
+        let first = train(metric, 40, &rows, &options(20)).unwrap();
+        let options = SplitOptions {
+            version: 10,
+            rows: (more.len() / 40) as u64,
+            rows_per_list: 100,
+            rounds: 6,
+            seed: 5,
+            threads: 2,
+        };
+        let second = split(&first, &more, &options).unwrap();
+        assert!(
+            second.count() > first.count() + 10,
+            "{metric:?}: {}",
+            second.count()
+        );
+        let (before, after) = (sizes(&first, &more), sizes(&second, &more));
+        for (list, size) in before.iter().enumerate() {
+            let number = list as u32;
+            let children = (0..second.count() as u32)
+                .filter(|child| second.parent(*child) == Some(number))
+                .count();
+            let is_same = first.rotated(number) == second.rotated(number);
+            // The sample is everything but what was held out.
+            match *size {
+                ..130 => assert!(is_same && children == 1, "{metric:?}: {size} rows"),
+                170.. => assert!(!is_same && children > 1, "{metric:?}: {size} rows"),
+                _ => {}
+            }
+        }
+        let largest = |sizes: &[u32]| sizes.iter().max().copied();
+        assert!(
+            largest(&before) >= Some(400) && largest(&after) <= Some(260),
+            "{after:?}"
+        );
+        assert!((0..first.count() as u32).all(|list| first.parent(list).is_none()));
+        let read = Centroids::from_bytes(&second.to_bytes()).unwrap();
+        assert_eq!(
+            read.parent(second.count() as u32 - 1),
+            second.parent(second.count() as u32 - 1)
+        );
+        assert!(read.to_bytes() == second.to_bytes());
+        let one = SplitOptions {
+            threads: 1,
+            ..options
+        };
+        assert!(split(&first, &more, &one).unwrap().to_bytes() == second.to_bytes());
+    }
+}
+
+#[test]
+fn should_split_nothing_where_nothing_grew() {
+    let rows = clumps(40, 2000, 20, 8);
+    let first = train(Metric::L2, 40, &rows, &options(20)).unwrap();
+    let options = SplitOptions {
+        version: 10,
+        rows: 2000,
+        rows_per_list: 100_000,
+        rounds: 6,
+        seed: 5,
+        threads: 1,
+    };
+    let second = split(&first, &rows, &options).unwrap();
+    assert_eq!((second.count(), second.version()), (20, 10));
+    assert!((0..20).all(|list| first.rotated(list) == second.rotated(list)));
+    assert_eq!(second.parent(7), Some(7));
 }

@@ -21,11 +21,14 @@ pub type Row = (String, Vec<f32>, Option<String>);
 
 /// The number behind `name` on the command line.
 pub fn option(name: &str, default: usize) -> usize {
-    let args: Vec<String> = std::env::args().collect();
-    let at = args.iter().position(|arg| arg == name);
-    at.and_then(|at| args.get(at + 1))
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default)
+    let number = text_option(name).and_then(|text| text.parse().ok());
+    number.unwrap_or(default)
+}
+
+/// The text behind `name` on the command line.
+pub fn text_option(name: &str) -> Option<String> {
+    let mut args = std::env::args().skip_while(|arg| arg != name);
+    args.nth(1)
 }
 
 /// Opens the lake in `folder`; 0 search threads are one per core.
@@ -45,6 +48,8 @@ pub async fn open(
         cache_bytes,
         components: Context::new(system_clock()),
         search_threads,
+        recall_sample_ratio: 0.0,
+        warm_bytes: 0,
     };
     Ok(Lake::open(options).await?)
 }

@@ -151,14 +151,15 @@ struct Inputs {
 }
 
 impl Inputs {
-    /// `None` when one of the spec's segments is gone.
+    /// `None` when one of the spec's segments is gone, or it names none.
     fn of(snapshot: &Snapshot, spec: &Spec) -> Option<Self> {
         let horizon = snapshot.state().horizon();
         let bound = |wanted: i64| horizon.map(|horizon| wanted.min(horizon));
         let others = snapshot.segments.iter();
         let others = others.filter(|(id, _)| !spec.inputs.contains(id));
+        let segments = live_inputs(snapshot, spec).filter(|live| !live.is_empty())?;
         Some(Self {
-            segments: live_inputs(snapshot, spec)?,
+            segments,
             others: others.map(|(_, view)| view.clone()).collect(),
             drop_deletes_before: spec.drop_deletes_before.and_then(bound),
         })

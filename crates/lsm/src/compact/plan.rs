@@ -13,7 +13,9 @@
 //!
 //! Centroids are trained once a collection has `train_rows_min` rows, and again when it has
 //! grown by `train_growth`. Then segments without lists by them are rewritten one by one;
-//! those of older centroids stay searchable until their turn comes.
+//! those of older centroids stay searchable until their turn comes. In between, whenever it
+//! has grown by `split_growth`, the lists that grew are split. For that nothing is rewritten:
+//! a segment's own lists have not grown, and merges bring its rows to the newer ones.
 //!
 //! Pure: takes the state, returns specs. No clock, no I/O. Positions decide which of
 //! two records wins, so any set of segments may be merged.
@@ -35,9 +37,11 @@ const TIER_FLOOR_BYTES: u64 = 1 << 20;
 /// Below this an exact scan of everything is as good: 20,000 rows of 768 floats are 60 MB,
 /// some 6 ms of one core's memory bandwidth.
 pub(super) const TRAIN_ROWS_MIN: u64 = 20_000;
-/// Training again costs a rewrite of everything: at a factor of four, all that came before
-/// cost a third of the last one.
-const TRAIN_GROWTH: f64 = 4.0;
+/// Training again costs a rewrite of everything: at a factor of sixteen, all that came before
+/// cost a fifteenth of the last one.
+const TRAIN_GROWTH: f64 = 16.0;
+/// Lists are split where they have twice the rows aimed at: a query scans twice as many then.
+const SPLIT_GROWTH: f64 = 2.0;
 /// Choosing lists costs as much as scanning them at some 200 rows a list (crates/index).
 const ROWS_PER_LIST: u64 = 200;
 /// Centroids at most: 65,536 of 768 floats are 200 MB in every process.
@@ -72,6 +76,8 @@ pub struct Policy {
     pub train_rows_min: u64,
     /// Growth since the last training at which they are trained again.
     pub train_growth: f64,
+    /// Growth since the last training or split at which lists are split.
+    pub split_growth: f64,
     /// Rows of a list, on average, that training aims at.
     pub rows_per_list: u64,
 }
@@ -118,13 +124,14 @@ impl Default for Policy {
             delete_ratio: 0.1,
             train_rows_min: TRAIN_ROWS_MIN,
             train_growth: TRAIN_GROWTH,
+            split_growth: SPLIT_GROWTH,
             rows_per_list: ROWS_PER_LIST,
         }
     }
 }
 
-/// A job to do: pure description. A merge is valid while all inputs are live, a training
-/// while nobody else has trained.
+/// A job to do: pure description. A merge is valid while all inputs are live, a training and a
+/// split while nobody else has changed the centroids.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Spec {
@@ -132,7 +139,7 @@ pub struct Spec {
     pub id: String,
     /// The incarnation.
     pub incarnation: Ulid,
-    /// `merge` or `train`.
+    /// `merge`, `train` or `split`.
     pub kind: String,
     /// Segments to merge, or to sample.
     pub inputs: Vec<Ulid>,
@@ -147,10 +154,10 @@ pub struct Spec {
     /// Deletes of a lower log time may be dropped, ms; absent = keep all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drop_deletes_before: Option<i64>,
-    /// The centroids that a training replaces; none the first time.
+    /// The centroids that a training or split replaces; none the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<Ulid>,
-    /// How many centroids to train; 0 of a merge.
+    /// How many centroids to train, or to come to about; 0 of a merge.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lists: u32,
     /// Version the plan was made on.
@@ -317,11 +324,12 @@ impl<'a> Plan<'a> {
         if is_due { aged } else { Vec::new() }
     }
 
-    /// The training that is due.
+    /// The training or split that is due.
     fn training(&self, shadowed: &dyn Fn(&Ulid) -> u64) -> Option<Spec> {
         let Policy {
             train_rows_min,
             train_growth,
+            split_growth,
             ..
         } = *self.policy;
         // Deletes may be among the shadowed entries: then rows are undercounted a little.
@@ -329,16 +337,23 @@ impl<'a> Plan<'a> {
             u64::from(segment.meta.rows).saturating_sub(shadowed(id))
         };
         let rows: u64 = self.state.segments.iter().map(live).sum();
-        let last = self.state.centroids.current();
-        let grown = last.map(|last| rows as f64 / last.rows.max(1) as f64);
-        let is_due =
-            rows >= train_rows_min.max(1) && grown.is_none_or(|grown| grown >= train_growth);
-        if !is_due || self.state.schema.metric() == Metric::Manhattan {
+        if rows < train_rows_min.max(1) || self.state.schema.metric() == Metric::Manhattan {
             return None;
         }
-        let reason = match grown {
-            None => format!("lists: {rows} rows without centroids"),
-            Some(grown) => format!("lists: {grown:.1} times the rows of the last training"),
+        let last = self.state.centroids.current();
+        let times = |before: u64| rows as f64 / before.max(1) as f64;
+        let grown = last.map(|last| (times(last.trained().rows), times(last.rows)));
+        let (kind, reason) = match grown {
+            None => ("train", format!("lists: {rows} rows without centroids")),
+            Some((grown, _)) if grown >= train_growth => {
+                let reason = format!("lists: {grown:.1} times the rows of the last training");
+                ("train", reason)
+            }
+            Some((_, grown)) if grown >= split_growth => (
+                "split",
+                format!("lists: they have {grown:.1} times the rows"),
+            ),
+            Some(_) => return None,
         };
         let segments = self.state.segments.iter();
         let mut inputs: Vec<Weight> = segments
@@ -348,7 +363,7 @@ impl<'a> Plan<'a> {
         inputs.sort_by_key(|weight| std::cmp::Reverse(weight.entries));
         inputs.truncate(TRAIN_INPUTS_MAX);
         Some(Spec {
-            kind: "train".to_owned(),
+            kind: kind.to_owned(),
             predicted_bytes: 0,
             replaces: last.map(|last| last.version),
             lists: (rows / self.policy.rows_per_list.max(1)).clamp(1, LISTS_MAX) as u32,
@@ -357,15 +372,18 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// A rewrite of each of these segments whose lists are not by the centroids in use, as
-    /// far as it fits a merge.
+    /// A rewrite of each of these segments whose lists do not go back to the last training,
+    /// as far as it fits a merge.
     fn unlisted(&self, weights: &[Weight]) -> Vec<Spec> {
-        let Some(current) = self.state.centroids.current else {
+        let Some(current) = self.state.centroids.current() else {
             return Vec::new();
         };
+        let live = &self.state.centroids.live;
         let is_due = |weight: &&Weight| {
             let meta = &self.state.segments[&weight.id].meta;
-            meta.rows > 0 && meta.centroids != Some(current) && weight.entries <= self.entries_max
+            let own = meta.centroids.and_then(|version| live.get(&version));
+            let is_of_last = own.is_some_and(|own| own.trained() == current.trained());
+            meta.rows > 0 && !is_of_last && weight.entries <= self.entries_max
         };
         let due = weights.iter().filter(is_due);
         due.map(|weight| {

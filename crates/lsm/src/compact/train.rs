@@ -1,11 +1,13 @@
-//! Training: a sample of the rows becomes a version of centroids.
+//! Training: a sample of the rows becomes a version of centroids; and splitting, where those
+//! there are only have lists that grew.
 //!
 //! 1. Whoever trained meanwhile wins: the job is *superseded*.
 //! 2. Every n-th visible row of the spec's segments is read, so many that each list gets
 //!    `SAMPLE_ROWS_PER_LIST`, as far as the memory goes.
 //! 3. In the background: k-means in the space of the version before, which the first one
-//!    makes and which stays for the incarnation's life. Rows held out measure how many lists
-//!    a query has to look at for the promised recall.
+//!    makes and which stays for the incarnation's life; or k-means within each list that
+//!    grew, all others staying as they are. Rows held out measure how many lists a query has
+//!    to look at for the promised recall.
 //! 4. Upload the object, commit the `centroids` delta. From then on flushes and merges make
 //!    lists by it; what exists is rewritten by merges that the planner proposes.
 //!
@@ -15,7 +17,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ulid::Ulid;
-use vexlake_index::{Centroids, TrainOptions, train, train_in};
+use vexlake_index::{Centroids, IndexError, SplitOptions, TrainOptions, split, train, train_in};
 use vexlake_manifest::{ManifestError, State};
 
 use super::merge::{Control, Ended, MergeOptions, Merged, Pace, Progress};
@@ -24,7 +26,7 @@ use crate::centroids::upload;
 use crate::error::{Error, Result};
 use crate::incarnation::{COMMIT_ATTEMPTS_MAX, Incarnation};
 use crate::snapshot::{SegmentView, Snapshot};
-use crate::state::Delta;
+use crate::state::{CentroidsMeta, Delta};
 
 /// Rows of the sample for each list: below some forty, k-means fits the sample and not the
 /// collection (faiss warns below 39).
@@ -58,14 +60,14 @@ impl Incarnation {
     ) -> Result<Merged> {
         match spec.kind.as_str() {
             "merge" => self.merge(spec, options, cancelled, progress).await,
-            "train" => self.train(spec, options, cancelled, progress).await,
+            "train" | "split" => self.train(spec, options, cancelled, progress).await,
             other => Err(Error::Invalid(format!(
-                "spec of kind {other:?}, known are merge and train"
+                "spec of kind {other:?}, known are merge, train and split"
             ))),
         }
     }
 
-    /// Trains centroids; see the file header.
+    /// Trains centroids, or splits those there are; see the file header.
     ///
     /// # Errors
     /// `INVALID` for a metric without centroids; `CONFLICT` after too many lost races; read
@@ -101,7 +103,14 @@ impl Incarnation {
             phase,
         };
         progress(at("train"));
-        let centroids = self.train_on(&snapshot, &sample, spec.lists as usize)?;
+        let before = snapshot
+            .current_centroids()
+            .filter(|_| spec.kind == "split");
+        let centroids = match before {
+            Some(before) => self.split_on(before, &sample, (rows, spec.lists))?,
+            None => self.train_on(&snapshot, &sample, spec.lists as usize)?,
+        };
+        let trained = before.and_then(|_| snapshot.state().centroids.current());
         let version = Ulid::from(centroids.version());
         progress(at("upload"));
         let probes = centroids.probes_for(PROBES_RECALL) + PROBES_MARGIN;
@@ -111,6 +120,7 @@ impl Incarnation {
             version,
             &centroids,
             (probes, snapshot.live_rows),
+            trained.map(CentroidsMeta::trained),
         )
         .await?;
         (self.context.components.crash)("train:uploaded");
@@ -210,10 +220,35 @@ impl Incarnation {
                 &options,
             ),
         });
-        trained.map_err(|error| match error {
-            vexlake_index::IndexError::BeyondCodes(_) => Error::Invalid(error.to_string()),
-            error => error.into(),
-        })
+        trained.map_err(untrainable)
+    }
+
+    /// Splits lists so that they hold about `rows / lists` of the collection's rows each.
+    fn split_on(
+        &self,
+        before: &Centroids,
+        sample: &[f32],
+        (rows, lists): (u64, u32),
+    ) -> Result<Centroids> {
+        let pools = &self.context.pools;
+        let version = self.manifest.mint();
+        let options = SplitOptions {
+            version: u128::from(version),
+            rows,
+            rows_per_list: rows.div_ceil(u64::from(lists.max(1))),
+            rounds: ROUNDS,
+            seed: u128::from(version) as u64,
+            threads: pools.background_threads(),
+        };
+        let splitting = || split(before, sample, &options);
+        pools.in_background(splitting).map_err(untrainable)
+    }
+}
+
+fn untrainable(error: IndexError) -> Error {
+    match error {
+        IndexError::BeyondCodes(_) => Error::Invalid(error.to_string()),
+        error => error.into(),
     }
 }
 

@@ -36,6 +36,8 @@ async fn try_open(site: &Site, role: &str, crash: CrashPoint) -> Result<Arc<Lake
         cache_bytes: 1 << 20,
         components: site.components(crash),
         search_threads: 1,
+        recall_sample_ratio: 0.0,
+        warm_bytes: 0,
     };
     Lake::open(options).await
 }

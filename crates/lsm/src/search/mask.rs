@@ -142,13 +142,13 @@ fn count_ones(words: &[u64], range: Range<u32>) -> u64 {
 
 /// The masks of a group.
 pub(super) struct Masks {
-    masks: Vec<Mask>,
+    masks: Vec<Arc<Mask>>,
     of_query: Vec<usize>,
 }
 
 impl Masks {
     /// The mask of a query, by its place in the group.
-    pub(super) fn of(&self, query: usize) -> &Mask {
+    pub(super) fn of(&self, query: usize) -> &Arc<Mask> {
         &self.masks[self.of_query[query]]
     }
 }
@@ -178,6 +178,7 @@ impl Incarnation {
             tokio::task::block_in_place(|| lay_shadows(group, segments, passing, mask));
             drop(lap);
         }
+        let masks = masks.into_iter().map(Arc::new).collect();
         Ok(Masks { masks, of_query })
     }
 

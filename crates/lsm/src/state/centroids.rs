@@ -31,9 +31,34 @@ pub struct CentroidsMeta {
     pub lists: u32,
     /// Lists that a query looks at by default, as measured at training.
     pub probes: u32,
-    /// Live rows of the collection at training: much more of them call for another one.
+    /// Live rows of the collection then: much more of them call for another version.
     #[serde(with = "u64_str")]
     pub rows: u64,
+    /// Where this came about by splitting lists: the training that it goes back to. Absent
+    /// of a training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained: Option<Trained>,
+}
+
+/// A training, as splits of its lists remember it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trained {
+    /// Its version.
+    pub version: Ulid,
+    /// Live rows of the collection at it.
+    #[serde(with = "u64_str")]
+    pub rows: u64,
+}
+
+impl CentroidsMeta {
+    /// The training that all its lists go back to: its own, where it is one.
+    pub fn trained(&self) -> Trained {
+        let own = Trained {
+            version: self.version,
+            rows: self.rows,
+        };
+        self.trained.unwrap_or(own)
+    }
 }
 
 /// The versions of an incarnation.
@@ -68,6 +93,16 @@ impl IncarnationState {
             return violation(
                 "centroids-next",
                 format!("centroids in place of {replaces:?}, but {current:?} are in use"),
+            );
+        }
+        let before = self.centroids.current().map(CentroidsMeta::trained);
+        if centroids.trained.is_some() && centroids.trained != before {
+            return violation(
+                "centroids-next",
+                format!(
+                    "centroids split from {:?}, but those in use go back to {before:?}",
+                    centroids.trained
+                ),
             );
         }
         let (version, cutoff) = (centroids.version, self.cutoff_ms());

@@ -21,14 +21,14 @@ use vexlake_manifest::{Author, Context as Components, CrashPoint, Invariants, Ma
 use vexlake_segment::{BlockCache, Position};
 use vexlake_store::Store;
 
-pub use self::check::{check, check_scope, verify, violations};
+pub use self::check::{check, check_scope, exact_distance, same_distance, verify, violations};
 pub use self::gate::{Gate, crash_at};
 pub use self::log::{Change, Log, Message, Order, TableWriter};
 use crate::append::{Appended, Batch, OnBad};
 use crate::error::Result;
 use crate::incarnation::{Context, Incarnation};
 use crate::pools::Pools;
-use crate::search::FilterCache;
+use crate::search::{FilterCache, Sampler};
 use crate::state::{IncarnationState, Schema, Source};
 use crate::{MergeOptions, Merged, Policy, Spec};
 
@@ -106,6 +106,8 @@ impl Site {
             cache: BlockCache::new(4096),
             filters: FilterCache::default(),
             pools: Pools::new(2).expect("threads"),
+            recall: Sampler::new(0.0, 0),
+            warming: Arc::default(),
         }
     }
 
@@ -285,7 +287,8 @@ pub fn eager() -> Policy {
         delete_retention_ms: 3,
         delete_ratio: 0.2,
         train_rows_min: 6,
-        train_growth: 2.0,
+        train_growth: 3.0,
+        split_growth: 1.4,
         rows_per_list: 2,
         ..Policy::default()
     }

@@ -132,7 +132,9 @@ impl Listed {
 
     async fn assert_answers(&self, handle: &Incarnation, vector: &[f32], scope: Scope) {
         let all = self.rows.values();
-        let mut exact: Vec<f32> = all.map(|row| distance(self.metric, vector, row)).collect();
+        let mut exact: Vec<f32> = all
+            .map(|row| exact_distance(self.metric, vector, row))
+            .collect();
         exact.sort_by(f32::total_cmp);
         for k in [1, 7, self.rows.len() + 5] {
             let search = |truth| Search {
@@ -147,7 +149,7 @@ impl Listed {
                 self.assert_own(hits, vector);
                 if is_exact {
                     for (hit, exact) in hits.iter().zip(&exact) {
-                        assert!(same(hit.distance, *exact), "{hit:?} for {exact}");
+                        assert!(same_distance(hit.distance, *exact), "{hit:?} for {exact}");
                     }
                 }
             }
@@ -161,40 +163,14 @@ impl Listed {
         ids.dedup();
         assert_eq!(ids.len(), hits.len(), "a row twice");
         for hit in hits {
-            let own = distance(self.metric, vector, &self.rows[&hit.id]);
-            assert!(same(hit.distance, own), "{hit:?} is at {own}");
+            let own = exact_distance(self.metric, vector, &self.rows[&hit.id]);
+            assert!(same_distance(hit.distance, own), "{hit:?} is at {own}");
         }
     }
 }
 
 fn key(n: u64) -> String {
     format!("k{n}")
-}
-
-/// In f64, and infinite where f32 cannot hold the metric's key.
-fn distance(metric: Metric, query: &[f32], row: &[f32]) -> f32 {
-    let pairs = || {
-        query
-            .iter()
-            .zip(row)
-            .map(|(q, v)| (f64::from(*q), f64::from(*v)))
-    };
-    let sum = |term: fn(f64, f64) -> f64| pairs().map(|(q, v)| term(q, v)).sum::<f64>();
-    let dot = sum(|q, v| q * v);
-    let key = match metric {
-        Metric::L2 => sum(|q, v| (q - v) * (q - v)),
-        Metric::Manhattan => sum(|q, v| (q - v).abs()),
-        Metric::InnerProduct => -dot,
-        Metric::Cosine => match sum(|q, _| q * q).sqrt() * sum(|_, v| v * v).sqrt() {
-            0.0 => 1.0,
-            norms => 1.0 - dot / norms,
-        },
-    };
-    metric.distance(key as f32)
-}
-
-fn same(found: f32, exact: f32) -> bool {
-    found == exact || (found - exact).abs() <= 2e-5 * exact.abs().max(1.0)
 }
 
 /// `count` rows of any values between −1 and 1, by the seed.

@@ -12,12 +12,11 @@ use crate::{Answers, Ended, Incarnation, Scope, Search};
 
 const ROWS: u64 = 3000;
 const DELETES: u64 = 7;
-const IN_MEMORY: u64 = 5;
+pub(super) const IN_MEMORY: u64 = 5;
 
-/// Two segments without lists, one with, one of deletes alone, and rows in memory; with
-/// nothing in the cache.
-async fn mixed() -> (Site, Arc<Incarnation>) {
-    let site = site(Metric::Cosine).await;
+/// Two segments without lists, one with, and one of deletes alone.
+pub(super) async fn mixed_site(metric: Metric) -> Site {
+    let site = site(metric).await;
     let writer = site.open("ingest").await;
     for from in [0, 1000, 2000] {
         if from == 2000 {
@@ -32,6 +31,12 @@ async fn mixed() -> (Site, Arc<Incarnation>) {
     };
     append(&writer, ROWS..ROWS + DELETES, delete).await;
     writer.flush().await.expect("flushed");
+    site
+}
+
+/// A reader of that, with rows in memory and nothing in the cache.
+async fn mixed() -> (Site, Arc<Incarnation>) {
+    let site = mixed_site(Metric::Cosine).await;
     let reader = site.open_cached().await;
     let next = ROWS + DELETES;
     append_rows(&reader, next..next + IN_MEMORY).await;

@@ -16,7 +16,7 @@ use crate::{Answers, Ended, ErrorKind, GcOptions, Incarnation, Policy, Schema, S
 
 const DIM: usize = 48;
 pub(super) const CLUSTERS: u64 = 40;
-const LISTS: u32 = 60;
+pub(super) const LISTS: u32 = 60;
 const NO_GRACE: GcOptions = GcOptions {
     grace_ms: 0,
     dry_run: false,
@@ -46,15 +46,24 @@ pub(super) async fn site(metric: Metric) -> Site {
 }
 
 /// Appends rows whose offsets are their numbers, and flushes them as one segment.
-async fn flush_rows(writer: &Incarnation, rows: Range<u64>) {
+pub(super) async fn flush_rows(writer: &Incarnation, rows: Range<u64>) {
     append_rows(writer, rows).await;
     writer.flush().await.expect("flushed");
 }
 
 /// Appends rows whose offsets are their numbers, with these as attributes.
 pub(super) async fn append_rows(writer: &Incarnation, rows: Range<u64>) {
+    append_vectors(writer, rows, vector).await;
+}
+
+/// As [`append_rows`] with vectors of the test's own.
+pub(super) async fn append_vectors(
+    writer: &Incarnation,
+    rows: Range<u64>,
+    vector_of: impl Fn(u64) -> Vec<f32>,
+) {
     let upsert = |n: u64| {
-        let floats = vector(n).iter().flat_map(|x| x.to_le_bytes()).collect();
+        let floats = vector_of(n).iter().flat_map(|x| x.to_le_bytes()).collect();
         let key = format!("k{n}").into_bytes();
         let attrs = format!("{{\"n\":{n}}}").into_bytes();
         [Some(key), Some(floats), None, Some(attrs), None, None, None]
@@ -95,7 +104,7 @@ pub(super) async fn train(handle: &Incarnation) -> Ended {
 }
 
 /// Segments without lists by the centroids in use.
-fn unlisted(handle: &Incarnation) -> usize {
+pub(super) fn unlisted(handle: &Incarnation) -> usize {
     let snapshot = handle.snapshot();
     let current = snapshot.state().centroids.current;
     let metas = snapshot.segments.values().map(|view| view.reader.meta());
@@ -103,7 +112,7 @@ fn unlisted(handle: &Incarnation) -> usize {
 }
 
 /// A collection whose every segment has lists: some by flushes, some by rewrites.
-async fn listed(metric: Metric) -> (Site, Arc<Incarnation>) {
+pub(super) async fn listed(metric: Metric) -> (Site, Arc<Incarnation>) {
     let site = site(metric).await;
     let writer = site.open("ingest").await;
     for part in 0..3 {
@@ -132,7 +141,7 @@ pub(super) fn query(n: u64, truth: bool) -> Search {
     }
 }
 
-async fn ask(handle: &Incarnation, query: Search) -> Answers {
+pub(super) async fn ask(handle: &Incarnation, query: Search) -> Answers {
     let answers = handle.search(&[query], Scope::Fresh).await;
     answers.expect("searched")
 }
@@ -156,7 +165,7 @@ async fn recall(handle: &Incarnation, queries: u64) -> f64 {
     found as f64 / f64::from(all)
 }
 
-async fn assert_recall(handle: &Incarnation, queries: u64, least: f64) {
+pub(super) async fn assert_recall(handle: &Incarnation, queries: u64, least: f64) {
     let found = recall(handle, queries).await;
     assert!(found >= least, "recall {found}");
 }

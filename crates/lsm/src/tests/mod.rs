@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod crash;
+mod damage;
 mod explain;
 mod faults;
 mod filters;
@@ -9,3 +10,6 @@ mod invariants;
 mod lists;
 mod model;
 mod patches;
+mod recall;
+mod splits;
+mod warm;

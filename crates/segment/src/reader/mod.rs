@@ -8,6 +8,7 @@
 //! 3. Vectors come in blocks or one by one through the same cache (`vectors.rs`, `rows.rs`),
 //!    lists of codes by page (`lists.rs`), what filters ask by column (`columns.rs`), the text
 //!    of attributes by page (`attrs.rs`), whole records for merges (`batch.rs`).
+//!    `warm.rs` reads ahead of who searches.
 //!
 //! Invariant: no byte of `data.parquet` or of an index page is used before its checksum
 //! matched.
@@ -20,6 +21,7 @@ mod lists;
 mod pages;
 mod rows;
 mod vectors;
+mod warm;
 
 pub use batch::RowBatch;
 pub use columns::{FilterColumns, Passed};

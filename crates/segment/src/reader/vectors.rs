@@ -83,18 +83,27 @@ impl SegmentReader {
     /// `blocks`.
     pub async fn block(&self, block: usize, counts: &ReadCounts) -> Result<Arc<VectorBlock>> {
         let key = (self.0.meta.id, block as u32);
-        let load = async {
-            let rows = self.block_rows(block);
-            let values = self
-                .read_vectors(rows.clone(), self.0.blocks[block].pages.clone(), counts)
-                .await?;
-            Ok(VectorBlock::new(
-                rows.start,
-                self.schema().dim as usize,
-                values,
-            ))
-        };
-        self.0.cache.block(key, load).await
+        self.0
+            .cache
+            .block(key, self.read_block(block, counts))
+            .await
+    }
+
+    /// A block from memory, else read past the cache: for who looks at everything once and
+    /// must not push out what searches keep asking for. Panics beyond `blocks`.
+    pub async fn block_once(&self, block: usize) -> Result<Arc<VectorBlock>> {
+        if let Some(held) = self.0.cache.peek_block(self.0.meta.id, block as u32) {
+            return Ok(held);
+        }
+        let read = self.read_block(block, &ReadCounts::default()).await?;
+        Ok(Arc::new(read))
+    }
+
+    async fn read_block(&self, block: usize, counts: &ReadCounts) -> Result<VectorBlock> {
+        let (rows, pages) = (self.block_rows(block), self.0.blocks[block].pages.clone());
+        let values = self.read_vectors(rows.clone(), pages, counts).await?;
+        let dim = self.schema().dim as usize;
+        Ok(VectorBlock::new(rows.start, dim, values))
     }
 
     /// A block if it is in memory. Panics beyond `blocks`.

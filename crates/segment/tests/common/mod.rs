@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod listed;
+
 use std::path::Path;
 use ulid::Ulid;
 use vexlake_distance::Metric;

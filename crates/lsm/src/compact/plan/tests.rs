@@ -369,6 +369,7 @@ fn trained(segments: &[(u64, u32)], rows: u64) -> IncarnationState {
         lists: 5,
         probes: 2,
         rows,
+        trained: None,
     };
     state.centroids.live.insert(version, meta);
     state.centroids.current = Some(version);
@@ -384,6 +385,10 @@ fn due(state: &IncarnationState, policy: &Policy, shadowed: u64) -> Vec<(String,
 
 fn training(inputs: usize, lists: u32) -> (String, usize, u32) {
     ("train".to_owned(), inputs, lists)
+}
+
+fn split(inputs: usize, lists: u32) -> (String, usize, u32) {
+    ("split".to_owned(), inputs, lists)
 }
 
 fn rewrite() -> (String, usize, u32) {
@@ -406,13 +411,46 @@ fn should_train_once_there_are_rows_enough_and_not_before() {
 
 #[test]
 fn should_train_again_after_growth_naming_what_is_replaced() {
-    let segments = [(MIB, 399)];
-    assert_eq!(due(&trained(&segments, 100), &small(), 0), [rewrite()]);
-    let grown = trained(&[(MIB, 400)], 100);
-    assert_eq!(due(&grown, &small(), 0), [training(1, 20), rewrite()]);
+    let grown = trained(&[(MIB, 1600)], 100);
+    assert_eq!(due(&grown, &small(), 0), [training(1, 80), rewrite()]);
     let specs = plan_compaction(&grown, 3, &small(), &|_| 0);
     assert_eq!(specs[0].replaces, Some(id(900)));
-    assert!(specs[0].reason.contains("4.0 times"), "{}", specs[0].reason);
+    let reason = &specs[0].reason;
+    assert!(reason.contains("16.0 times"), "{reason}");
+}
+
+#[test]
+fn should_split_lists_between_trainings_and_rewrite_nothing_for_it() {
+    let listed = |rows: u32, last: u64| {
+        let mut state = trained(&[(MIB, rows)], last);
+        let segment = state.segments.get_mut(&id(0)).expect("a segment");
+        segment.meta.centroids = Some(id(900));
+        state
+    };
+    assert!(due(&listed(199, 100), &small(), 0).is_empty());
+    assert_eq!(due(&listed(200, 100), &small(), 0), [split(1, 10)]);
+    assert_eq!(due(&listed(1599, 100), &small(), 0), [split(1, 79)]);
+    // Another split from the same training is in use: the segment goes back to it.
+    let mut state = listed(300, 100);
+    let later = crate::CentroidsMeta {
+        version: id(901),
+        rows: 200,
+        trained: Some(state.centroids.live[&id(900)].trained()),
+        ..state.centroids.live[&id(900)].clone()
+    };
+    state.centroids.live.insert(id(901), later);
+    state.centroids.current = Some(id(901));
+    assert!(due(&state, &small(), 0).is_empty());
+    state.segments.get_mut(&id(0)).expect("a segment").meta.rows = 1600;
+    assert_eq!(
+        due(&state, &small(), 0),
+        [training(1, 80)],
+        "of the training"
+    );
+    // What goes back to no training in use is rewritten.
+    let other = state.centroids.live.get_mut(&id(901)).expect("live");
+    other.trained = None;
+    assert!(due(&state, &small(), 0).contains(&rewrite()));
 }
 
 #[test]

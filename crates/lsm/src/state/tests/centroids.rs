@@ -10,6 +10,7 @@ fn centroids(number: u64) -> CentroidsMeta {
         lists: 3,
         probes: 2,
         rows: 9,
+        trained: None,
     }
 }
 
@@ -104,4 +105,28 @@ fn should_keep_replaced_centroids_that_are_younger_than_the_mark() {
     });
     state.apply(9, 0, &mark).expect("applies");
     assert_eq!(state.centroids.live.len(), 2, "a flush may be on its way");
+}
+
+#[test]
+fn should_refuse_a_split_of_another_training_than_that_in_use() {
+    let split = |replaces: u64, number: u64, training: u64| Delta::Centroids {
+        replaces: Some(id(replaces)),
+        centroids: CentroidsMeta {
+            trained: Some(Trained {
+                version: id(training),
+                rows: 9,
+            }),
+            ..centroids(number)
+        },
+    };
+    let mut state = begun();
+    state.apply(7, 0, &trained(None, 5)).expect("the first");
+    refused(&state, &split(5, 6, 4), "centroids-next");
+    state
+        .apply(8, 0, &split(5, 6, 5))
+        .expect("of the one in use");
+    state
+        .apply(9, 0, &split(6, 7, 5))
+        .expect("a split of a split");
+    refused(&state, &split(7, 8, 6), "centroids-next");
 }
