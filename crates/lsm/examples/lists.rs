@@ -36,7 +36,7 @@ async fn measure() -> Result<Vec<String>, Failure> {
     let folder = tempfile::tempdir()?;
     let cache_bytes = 2 * rows * dim * 4;
     let lake = open(folder.path(), "writer", cache_bytes, 0).await?;
-    let incarnation = create(&lake, dim, 1).await?;
+    let incarnation = create(&lake, (dim, "cosine"), 1).await?;
     let id = incarnation.id;
     let data = Clusters::of_rows(rows, dim);
     let mut lines = vec![format!("\"rows\": {rows}, \"dim\": {dim}")];
@@ -195,7 +195,7 @@ async fn append(
 ) -> Result<(), Failure> {
     for from in rows.clone().step_by(segment) {
         let part = from..rows.end.min(from + segment);
-        let keyed = |row| (format!("key-{row}"), data.row(row));
+        let keyed = |row| (format!("key-{row}"), data.row(row), None);
         scratch::append(incarnation, 0, part, keyed).await?;
         let began = Instant::now();
         incarnation.flush().await?;
