@@ -74,7 +74,7 @@ async fn measure() -> Result<Vec<String>, Failure> {
     let cache_bytes = 4 * rows * dim * 4;
     let lake = open(folder.path(), "live", cache_bytes, option("--threads", 0)).await?;
     let live = Arc::new(Live {
-        incarnation: create(&lake, dim, 2).await?,
+        incarnation: create(&lake, (dim, "cosine"), 2).await?,
         queries: source.queries()?,
         source,
         appended: AtomicUsize::new(0),
@@ -260,7 +260,7 @@ impl Live {
     /// The stream's next rows.
     async fn arrive(&self, rows: usize) -> Result<(), Failure> {
         let from = self.appended.fetch_add(rows, Ordering::Relaxed);
-        let keyed = |row| (format!("key-{row}"), self.source.row(row));
+        let keyed = |row| (format!("key-{row}"), self.source.row(row), None);
         scratch::append(&self.incarnation, STREAM, from..from + rows, keyed).await
     }
 

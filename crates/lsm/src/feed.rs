@@ -47,8 +47,8 @@ use tokio::sync::{Mutex, MutexGuard};
 use ulid::Ulid;
 
 use self::ahead::Ahead;
-use self::fixed::Visible;
 pub use self::fixed::FixedTable;
+use self::fixed::Visible;
 use crate::error::Result;
 use crate::memtable::{Accepted, Entry, EntryIndex, Memtable};
 use crate::snapshot::{Location, Snapshot};

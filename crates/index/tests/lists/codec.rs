@@ -140,9 +140,9 @@ fn read_and_search_golden(lists: &[u8]) {
         dim: 6,
         norms: rows.chunks_exact(6).map(kernels().norm).collect(),
         rows,
-        centroids: Centroids::from_bytes(GOLDEN_CENTROIDS).unwrap(),
+        centroids: Centroids::from_bytes(GOLDEN_CENTROIDS).expect("golden centroids"),
         segment: Segment {
-            head: ListsHead::decode(lists).unwrap(),
+            head: ListsHead::decode(lists).expect("a golden head"),
             bytes: lists.to_vec(),
         },
     };
