@@ -350,7 +350,7 @@ impl Live {
             vector.iter_mut().rev().step_by(2).for_each(|x| *x = -*x);
             let key = format!("found-{next}");
             let began = Instant::now();
-            let keyed = |_| (key.clone(), vector.clone());
+            let keyed = |_| (key.clone(), vector.clone(), None);
             scratch::append(&self.incarnation, FOUND, *next..*next + 1, keyed).await?;
             let query = [Search::new(vector.clone(), 1)];
             loop {
