@@ -235,13 +235,7 @@ impl Incarnation {
         let masks = self.masks(&group, &with_rows).await?;
         let (listed, flat): (Vec<usize>, Vec<usize>) =
             with_rows.iter().copied().partition(has_lists);
-        for (query, cost) in costs.iter_mut().enumerate() {
-            let mask = masks.of(query);
-            let empty = with_rows.iter().filter(|number| mask.is_empty(**number));
-            cost.segments_pruned = (views.len() - with_rows.len() + empty.count()) as u64;
-            let seen = with_rows.iter().filter_map(|number| mask.seen(*number));
-            cost.rows_passed = seen.sum();
-        }
+        masks.count(views.len(), &with_rows, &mut costs);
         let everybody: Vec<usize> = (0..queries.len()).collect();
         let by_code: Vec<usize> = everybody
             .iter()
@@ -286,13 +280,8 @@ impl Incarnation {
         let by_lists = |query: &&usize| costs[**query].segments_listed > 0;
         for query in by_code.iter().filter(by_lists) {
             if sampler.chooses() {
-                let search = (&queries[*query], metric);
-                let sample = Sample::new(
-                    search,
-                    (&snapshot, masks.of(*query)),
-                    &listed,
-                    &found[*query],
-                );
+                let view = (&snapshot, masks.of(*query));
+                let sample = Sample::new((&queries[*query], metric), view, &listed, &found[*query]);
                 sample.compare(sampler, &self.context.pools);
             }
         }

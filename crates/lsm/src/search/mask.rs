@@ -24,7 +24,8 @@ use ulid::Ulid;
 use vexlake_index::{Filter, ListEntry};
 use vexlake_segment::{FilterColumns, Passed};
 
-use super::{Group, cost::Stage};
+use super::Group;
+use super::cost::{Cost, Stage};
 use crate::error::{Error, Result};
 use crate::incarnation::Incarnation;
 use crate::shadow;
@@ -150,6 +151,17 @@ impl Masks {
     /// The mask of a query, by its place in the group.
     pub(super) fn of(&self, query: usize) -> &Arc<Mask> {
         &self.masks[self.of_query[query]]
+    }
+
+    /// Says of each query what its mask leaves of `segments`, those with rows of `all`.
+    pub(super) fn count(&self, all: usize, segments: &[usize], costs: &mut [Cost]) {
+        for (query, cost) in costs.iter_mut().enumerate() {
+            let mask = self.of(query);
+            let empty = segments.iter().filter(|number| mask.is_empty(**number));
+            cost.segments_pruned = (all - segments.len() + empty.count()) as u64;
+            let seen = segments.iter().filter_map(|number| mask.seen(*number));
+            cost.rows_passed = seen.sum();
+        }
     }
 }
 
