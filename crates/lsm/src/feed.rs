@@ -48,7 +48,7 @@ use ulid::Ulid;
 
 use self::ahead::Ahead;
 use self::fixed::Visible;
-pub use self::fixed::FixedTable;
+pub use self::fixed::{FixedTable, FixedView};
 use crate::error::Result;
 use crate::memtable::{Accepted, Entry, EntryIndex, Memtable};
 use crate::snapshot::{Location, Snapshot};
