@@ -7,5 +7,6 @@ mod faults;
 mod filters;
 mod invariants;
 mod lists;
+mod memtables;
 mod model;
 mod patches;
