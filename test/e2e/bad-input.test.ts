@@ -58,7 +58,11 @@ const COMMANDS: [string, Words, string[]][] = [
   ],
   ["more effort than a search may take", ["VSIM", "docs", "FP32", GOOD, "EF", "1000001"], ["EF"]],
   ["a query of another dimension", ["VSIM", "docs", "FP32", f32(1), "COUNT", "1"], ["got 1", "has 3"]],
-  ["a filter, which is not there yet", ["VSIM", "docs", "FP32", GOOD, "FILTER", ".a > 1"], ["not there yet"]],
+  [
+    "a filter that ends early",
+    ["VSIM", "docs", "FP32", GOOD, "FILTER", ".a >"],
+    ["FILTER expression", "byte 4"],
+  ],
   ["a version that does not exist", ["VSIM", "docs@99", "FP32", GOOD], ["version 99", "head is version"]],
   ["patching with an array", ["VSETATTR", "docs", "a", "[]"], ["array", "object"]],
 ];

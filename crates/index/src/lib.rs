@@ -9,6 +9,7 @@
 //!   by copying.
 //! - [`Search`] walks lists by one table per query and hands out candidates whose
 //!   exact keys the caller computes from wherever the vectors lie.
+//! - [`CodedRows`] and [`CodedQuery`] are codes without lists, for rows in memory.
 //! - [`Columns`] gather the attributes of a chunk of rows, [`Column`] is one of them,
 //!   and a [`Filter`] tells which rows pass, from columns or from a row's JSON text.
 //!
@@ -19,6 +20,7 @@
 mod attributes;
 mod bytes;
 mod centroids;
+mod coded;
 mod error;
 mod filter;
 mod lists;
@@ -33,6 +35,7 @@ pub use centroids::{
     CENTROIDS_FORMAT, Centroids, ChooseScratch, Chosen, SplitOptions, TrainOptions, split, train,
     train_in,
 };
+pub use coded::{CodedQuery, CodedRows};
 pub use error::IndexError;
 pub use filter::{DEPTH_MAX, Filter, FilterError, TOKENS_MAX};
 pub use lists::{

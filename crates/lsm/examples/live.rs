@@ -102,6 +102,7 @@ async fn measure() -> Result<Vec<String>, Failure> {
             busy.p99 / quiet.p99
         ));
     }
+    live.incarnation.flush().await?;
     let again = live.searches(length / 2, found_at).await?;
     lines.push(format!("\"quietAgain\": {{{again}}}"));
 

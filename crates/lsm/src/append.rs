@@ -7,6 +7,7 @@
 //!    what the view has lost or gained since is left to look up.
 //! 3. Under the view's lock, in offset order: complete patches, insert, count. Nothing
 //!    there can fail or wait.
+//! 4. Give codes to the chunks that are full now, without lock or turn.
 //!
 //! Offsets below the feed's next are skipped, so delivering a stretch twice changes
 //! nothing; a gap above it is refused, because something was lost on the way here.
@@ -176,6 +177,10 @@ impl Incarnation {
                 Ok::<_, Error>(apply(appender, batch, decoded, arena, &held, before))
             })
         })?;
+        drop(writing);
+        if let Some(uncoded) = self.feed.read(View::uncoded) {
+            tokio::task::block_in_place(|| uncoded.encode());
+        }
         appended.bytes = self.feed.read(View::bytes);
         Ok(appended)
     }

@@ -47,8 +47,8 @@ use tokio::sync::{Mutex, MutexGuard};
 use ulid::Ulid;
 
 use self::ahead::Ahead;
-pub use self::fixed::FixedTable;
 use self::fixed::Visible;
+pub use self::fixed::{FixedTable, FixedView};
 use crate::error::Result;
 use crate::memtable::{Accepted, Entry, EntryIndex, Memtable};
 use crate::snapshot::{Location, Snapshot};

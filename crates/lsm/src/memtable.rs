@@ -25,7 +25,7 @@ use hashbrown::HashTable;
 use vexlake_segment::{Position, key_hash};
 
 use self::rows::IdPlace;
-pub use self::rows::Rows;
+pub use self::rows::{Chunk, Rows};
 use crate::state::{Fingerprint, Ledger};
 
 /// Bookkeeping per entry beside its own bytes: the entry (88), what its chunk keeps of it (24),
@@ -253,7 +253,7 @@ impl Memtable {
         self.bytes += ENTRY_OVERHEAD_BYTES
             + record.id.len()
             + record.attrs.map_or(0, str::len)
-            + record.vector.map_or(0, |v| 4 * v.len());
+            + record.vector.map_or(0, |_| self.rows.row_bytes());
         Entry {
             id,
             slot,

@@ -2,7 +2,7 @@
 //!
 //! 1. Under the feed's lock: take references to the snapshot, to the feed's shadows and to
 //!    the rows of its memtables (`feed/fixed.rs`). That fixes the view of every query in the
-//!    group. The memtables are scanned after the lock is released.
+//!    group.
 //! 2. Which rows of the segments each query may see: shadows and filters become masks
 //!    (`search/mask.rs`).
 //! 3. Segments with lists: read the codes of the lists that are worth a look, then the
@@ -11,7 +11,9 @@
 //! 4. All else exactly: blocks of segments without lists, of all segments for the truth
 //!    (`search/flat.rs`), for all queries of the group at once, so that pipelined requests
 //!    share the pass over memory.
-//! 5. Merge, and in one round for the whole group read ids and, where asked, attributes
+//! 5. Memtables, without a lock: chunks with codes by these, and exactly where a row may come
+//!    before the k-th that segments gave; all others exactly.
+//! 6. Merge, and in one round for the whole group read ids and, where asked, attributes
 //!    of the winners.
 //!
 //! Rows that a query may not see are masked during the scan, never removed afterwards, so k
@@ -45,7 +47,7 @@ use self::recall::Sample;
 pub use self::recall::{RECALL_BOUNDS, RecallCounts, Sampler};
 
 use crate::error::{Error, Result};
-use crate::feed::View;
+use crate::feed::{FixedView, View};
 use crate::incarnation::{Incarnation, VIEWS_MAX, overtaken};
 use crate::snapshot::{SegmentView, Snapshot};
 
@@ -214,17 +216,19 @@ impl Incarnation {
             .map(|q| Query::new(metric, &q.vector))
             .collect();
         let lap = watch.stage(Stage::Feed);
-        let (snapshot, shadows, mut found, mut costs) =
-            self.begin(queries, &prepared, scope).await?;
+        let view = self.fix(scope).await?;
         drop(lap);
+        let snapshot = &view.snapshot;
+        let mut found: Vec<Vec<Candidate>> = queries.iter().map(|_| Vec::new()).collect();
+        let mut costs = vec![Cost::default(); queries.len()];
         let views: Vec<&SegmentView> = snapshot.segments.values().collect();
         let (reads, rounds) = (ReadCounts::default(), AtomicU64::new(0));
         let group = Group {
             queries,
             prepared: &prepared,
-            snapshot: &snapshot,
+            snapshot,
             views: &views,
-            shadows: &shadows,
+            shadows: &view.shadows,
             reads: &reads,
             rounds: &rounds,
             watch: &watch,
@@ -276,11 +280,14 @@ impl Incarnation {
             }
         }
         drop(lap);
+        let lap = watch.stage(Stage::Feed);
+        tokio::task::block_in_place(|| scan_feed(&view, &group, &mut found, &mut costs));
+        drop(lap);
         let sampler = &self.context.recall;
         let by_lists = |query: &&usize| costs[**query].segments_listed > 0;
         for query in by_code.iter().filter(by_lists) {
             if sampler.chooses() {
-                let view = (&snapshot, masks.of(*query));
+                let view = (snapshot, masks.of(*query));
                 let sample = Sample::new((&queries[*query], metric), view, &listed, &found[*query]);
                 sample.compare(sampler, &self.context.pools);
             }
@@ -299,24 +306,12 @@ impl Incarnation {
         })
     }
 
-    /// Fixes the view and scans its feed.
-    async fn begin(
-        &self,
-        queries: &[Search],
-        prepared: &[Query<'_>],
-        scope: Scope,
-    ) -> Result<(Arc<Snapshot>, Shadows, Vec<Vec<Candidate>>, Vec<Cost>)> {
-        let none = || queries.iter().map(|_| Vec::new()).collect();
-        let free = vec![Cost::default(); queries.len()];
+    /// The view of a group: of an older version or without the feed, one without memtables.
+    async fn fix(&self, scope: Scope) -> Result<FixedView> {
         Ok(match scope {
-            Scope::Snapshot => (self.snapshot(), Shadows::new(), none(), free),
-            Scope::At(version) => (self.at(version).await?, Shadows::new(), none(), free),
-            Scope::Fresh => {
-                let view = self.feed.read(View::fixed);
-                let (found, costs) =
-                    tokio::task::block_in_place(|| scan_feed(&view.tables, queries, prepared));
-                (view.snapshot, view.shadows, found, costs)
-            }
+            Scope::Fresh => self.feed.read(View::fixed),
+            Scope::Snapshot => FixedView::of(self.snapshot()),
+            Scope::At(version) => FixedView::of(self.at(version).await?),
         })
     }
 

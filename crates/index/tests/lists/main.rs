@@ -3,6 +3,7 @@
 //! brute force where everything is looked at (`search.rs`). Here is what they share.
 
 mod codec;
+mod coded;
 mod merge;
 mod search;
 mod training;

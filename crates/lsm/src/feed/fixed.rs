@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 use ulid::Ulid;
+use vexlake_index::Centroids;
 
 use super::View;
-use crate::memtable::{EntryIndex, Rows};
+use crate::memtable::{Chunk, EntryIndex, Rows};
 use crate::snapshot::Snapshot;
 
 /// A view as it was at one moment.
@@ -52,7 +53,42 @@ impl Visible {
     }
 }
 
+impl FixedView {
+    /// A snapshot alone.
+    pub fn of(snapshot: Arc<Snapshot>) -> Self {
+        Self {
+            snapshot,
+            shadows: HashMap::new(),
+            tables: Vec::new(),
+        }
+    }
+}
+
+/// Chunks that have no codes yet, and the centroids whose space they get them in.
+pub struct Uncoded {
+    centroids: Arc<Centroids>,
+    chunks: Vec<Arc<Chunk>>,
+}
+
+impl Uncoded {
+    /// Gives them codes: some 0.3 µs a row of 128 floats.
+    pub fn encode(&self) {
+        let space = self.centroids.space();
+        self.chunks.iter().for_each(|chunk| chunk.encode(space));
+    }
+}
+
 impl View {
+    /// What may get codes now, if anything.
+    pub fn uncoded(&self) -> Option<Uncoded> {
+        let centroids = self.snapshot.current_centroids()?.clone();
+        let tables = self.tables.iter();
+        let chunks: Vec<_> = tables
+            .flat_map(|table| table.memtable.rows().uncoded())
+            .collect();
+        (!chunks.is_empty()).then_some(Uncoded { centroids, chunks })
+    }
+
     /// This view as it is now.
     pub fn fixed(&self) -> FixedView {
         let fixed = self.tables.iter().map(|table| FixedTable {

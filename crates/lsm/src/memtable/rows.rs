@@ -8,16 +8,19 @@
 //! waits for the other: a reader costs the writer one copy of a part of a chunk, however
 //! long he reads.
 //!
+//! A full chunk gets 1-bit codes once the collection has centroids, from whoever appended
+//! last ([`Rows::uncoded`]) and without any lock: until it has them it is scanned exactly.
+//!
 //! Invariants: only the last chunk changes; slots are numbered in arrival order across
 //! chunks. Deletes have no slot, but a place for their ids.
 //!
 //! Limits: [`CHUNK_BYTES`] of vectors and [`CHUNK_TEXT_BYTES`] of texts, by at most one record
 //! more.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use vexlake_index::{CHUNK_ROWS, Columns, Filter};
+use vexlake_index::{CHUNK_ROWS, CodedRows, Columns, Filter, Space};
 
 use super::EntryIndex;
 
@@ -26,6 +29,10 @@ use super::EntryIndex;
 const CHUNK_BYTES: usize = 256 << 10;
 /// Bytes of texts that end a chunk, however few its rows are: it bounds a copy on write too.
 const CHUNK_TEXT_BYTES: usize = 128 << 10;
+
+/// Rows that are worth codes at least: below one block of them (above 2,048 floats a row) a
+/// block would be mostly padding.
+const CODED_ROWS_MIN: usize = 32;
 
 /// A part of a chunk's text; that is some 200 KiB at most.
 type Span = (u32, u32);
@@ -53,6 +60,7 @@ pub struct Chunk {
     norms: Vec<f32>,
     rows: Vec<Row>,
     text: String,
+    codes: OnceLock<CodedRows>,
 }
 
 /// The rows of a memtable so far; see the file header.
@@ -76,10 +84,11 @@ impl Chunk {
             norms: Vec::with_capacity(rows),
             rows: Vec::with_capacity(rows),
             text: String::new(),
+            codes: OnceLock::new(),
         }
     }
 
-    /// A copy with the same room.
+    /// A copy with the same room, of a chunk that is not full.
     fn copied(&self, dim: usize) -> Self {
         let mut copy = Self::new(self.first, dim);
         copy.vectors.extend_from_slice(&self.vectors);
@@ -118,6 +127,17 @@ impl Chunk {
         &self.norms
     }
 
+    /// Its codes, if it has any yet.
+    pub fn codes(&self) -> Option<&CodedRows> {
+        self.codes.get()
+    }
+
+    /// Gives it its codes, unless somebody else has.
+    pub fn encode(&self, space: &Space) {
+        self.codes
+            .get_or_init(|| CodedRows::build(space, &self.vectors));
+    }
+
     /// The entry of a row.
     pub fn entry(&self, row: u32) -> EntryIndex {
         self.rows[row as usize].entry
@@ -148,6 +168,20 @@ impl Rows {
     /// In the order of their slots.
     pub fn chunks(&self) -> impl Iterator<Item = &Chunk> {
         self.chunks.iter().map(|chunk| &**chunk)
+    }
+
+    /// Full chunks that may get codes.
+    pub fn uncoded(&self) -> impl Iterator<Item = Arc<Chunk>> {
+        let worth = |chunk: &&Arc<Chunk>| {
+            chunk.codes().is_none() && chunk.rows.len() >= CODED_ROWS_MIN && chunk.is_full(self.dim)
+        };
+        self.chunks.iter().filter(worth).cloned()
+    }
+
+    /// Bytes of a row's vector and code, whether it has one or not.
+    pub(super) fn row_bytes(&self) -> usize {
+        let coded = chunk_rows(self.dim) >= CODED_ROWS_MIN;
+        4 * self.dim + usize::from(coded) * CodedRows::bytes_of(1, self.dim)
     }
 
     /// Key of a row.

@@ -88,6 +88,50 @@ fn should_give_back_texts_and_vectors_across_chunks() {
 }
 
 #[test]
+fn should_leave_a_clone_of_its_rows_as_it_was_while_more_arrive() {
+    let dim = 2;
+    let mut memtable = Memtable::new(dim);
+    memtable.begin(0, 0, 0, 0);
+    // Texts end these chunks long before their vectors do.
+    let padding = "x".repeat(50_000);
+    let push = |memtable: &mut Memtable, n: u64| {
+        let (id, vector) = (format!("k{n}"), [n as f32, 1.0]);
+        let attrs = format!("{{\"n\":{n},\"padding\":\"{padding}\"}}");
+        let record = Accepted {
+            attrs: Some(&attrs),
+            ..accepted(&id, Some(&vector), position(0, 0, 2 * n))
+        };
+        memtable.insert(&record, newer);
+        let gone = format!("gone{n}");
+        memtable.insert(&accepted(&gone, None, position(0, 0, 2 * n + 1)), newer);
+    };
+    let small = vexlake_index::Filter::parse(".n < 4").expect("an expression");
+    let mut clones = Vec::new();
+    for n in 0..8 {
+        push(&mut memtable, n);
+        clones.push(memtable.rows().clone());
+    }
+    assert!(memtable.rows().chunks().count() > 2);
+    // The newest first: its columns reach beyond what the others show.
+    for (rows, count) in clones.iter().zip(1..9u32).rev() {
+        assert_eq!(rows.len(), count);
+        for slot in 0..count {
+            assert_eq!(rows.id(slot), format!("k{slot}"));
+            let attrs = rows.attrs(slot).expect("attributes");
+            assert!(attrs.starts_with(&format!("{{\"n\":{slot},")));
+        }
+        let rows_of_chunks = rows.chunks().map(|chunk| chunk.norms().len() as u32);
+        assert_eq!(rows_of_chunks.sum::<u32>(), count);
+        let passing = rows.passing(&small)[0] & ((1 << count) - 1);
+        assert_eq!(passing.count_ones(), count.min(4));
+    }
+    let deleted = |entry: &&Entry| entry.slot.is_none();
+    let deleted = memtable.entries().iter().filter(deleted);
+    let ids: Vec<&str> = deleted.map(|entry| memtable.id(entry)).collect();
+    assert_eq!((ids[0], ids[7]), ("gone0", "gone7"));
+}
+
+#[test]
 fn should_remember_what_a_chain_of_patches_rests_on() {
     let mut memtable = Memtable::new(1);
     memtable.begin(0, 0, 3, 0);

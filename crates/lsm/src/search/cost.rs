@@ -58,7 +58,8 @@ const STAGES: usize = Stage::Names as usize + 1;
 /// Microseconds of an explained search. What is between the stages is in the total alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stages {
-    /// Fixing the view, opening an older version for it, and scanning its memtables.
+    /// Fixing the view, opening an older version for it, and, last but for names, scanning its
+    /// memtables.
     pub feed: u64,
     /// Laying shadows over the segments, and what the filter does not let pass.
     pub filter: u64,

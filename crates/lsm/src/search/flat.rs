@@ -1,5 +1,5 @@
-//! The exact part of a search: memtables, segments without lists, and everything for
-//! queries that ask for the truth.
+//! The part of a search without lists: memtables, segments that have none, and everything
+//! for queries that ask for the truth.
 //!
 //! Blocks that the cache holds are scanned in one go, since a search over a warm cache must
 //! not stop to wait; missing ones in waves of parallel reads, each as it arrives.
@@ -10,14 +10,15 @@ use futures::{StreamExt, TryStreamExt};
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
 use vexlake_distance::TopK;
-use vexlake_index::{Query, scan};
+use vexlake_index::{CodedQuery, Query, scan};
 use vexlake_segment::VectorBlock;
 
 use super::mask::{Mask, Masks};
 use super::{Candidate, Cost, Group, Place, Search};
 use crate::error::{Error, Result};
-use crate::feed::FixedTable;
+use crate::feed::{FixedTable, FixedView};
 use crate::incarnation::Incarnation;
+use crate::memtable::Chunk;
 use crate::snapshot::SegmentView;
 
 /// Missing blocks in flight between store and scan: 64 MiB of a megabyte each.
@@ -148,54 +149,107 @@ impl Incarnation {
     }
 }
 
-/// Scans every row of some memtables. Answers candidates and costs by query.
+/// Scans the memtables of a view, and adds to what queries have found in segments and to what
+/// that cost.
 ///
 /// A chunk goes through all queries before the next: it stays in the core's cache.
 pub(super) fn scan_feed(
-    tables: &[FixedTable],
-    queries: &[Search],
-    prepared: &[Query<'_>],
-) -> (Vec<Vec<Candidate>>, Vec<Cost>) {
-    let mut tops: Vec<TopK> = queries.iter().map(|query| TopK::new(query.k)).collect();
-    for (number, FixedTable { rows, visible }) in tables.iter().enumerate() {
-        let passing = |query: &Search| Some(rows.passing(query.filter.as_ref()?));
-        let passing: Vec<Option<Vec<u64>>> = queries.iter().map(passing).collect();
-        for chunk in rows.chunks() {
-            let first = chunk.first();
-            for ((query, passing), top) in prepared.iter().zip(&passing).zip(&mut tops) {
-                let hidden = |row: u32| {
-                    let slot = first + row;
-                    let passes =
-                        |words: &Vec<u64>| words[slot as usize / 64] >> (slot % 64) & 1 == 1;
-                    !passing.as_ref().is_none_or(passes) || !visible.contains(chunk.entry(row))
-                };
-                let base = (number as u64) << 32 | u64::from(first);
-                let (vectors, norms) = (chunk.vectors(), chunk.norms());
-                scan(query, vectors, norms, Some(&hidden), base, top);
+    view: &FixedView,
+    group: &Group<'_>,
+    found: &mut [Vec<Candidate>],
+    costs: &mut [Cost],
+) {
+    let tables = &view.tables;
+    let mut chunks = tables.iter().flat_map(|table| table.rows.chunks());
+    let has_codes = chunks.any(|chunk| chunk.codes().is_some());
+    let begin = |place: usize| FeedScan::begin(group, place, &found[place], has_codes);
+    let mut scans: Vec<FeedScan<'_>> = (0..group.queries.len()).map(begin).collect();
+    for (number, table) in tables.iter().enumerate() {
+        let passing = |query: &Search| Some(table.rows.passing(query.filter.as_ref()?));
+        let passing: Vec<Option<Vec<u64>>> = group.queries.iter().map(passing).collect();
+        for chunk in table.rows.chunks() {
+            for (scan, passing) in scans.iter_mut().zip(&passing) {
+                scan.scan_chunk((number as u64) << 32, chunk, passing.as_deref(), table);
             }
         }
     }
-    let rows = tables.iter().map(|table| u64::from(table.rows.len())).sum();
-    let cost = Cost {
-        rows_scanned: rows,
-        memtable_rows: rows,
-        ..Cost::default()
-    };
-    let found = queries.iter().zip(tops).map(|(query, top)| {
-        let named = top.into_sorted().into_iter().map(|(key, slot)| {
+    let rows: u64 = tables.iter().map(|table| u64::from(table.rows.len())).sum();
+    for (place, scan) in scans.into_iter().enumerate() {
+        costs[place].rows_scanned += rows;
+        costs[place].memtable_rows += rows;
+        costs[place].rows_reranked += scan.reranked;
+        let named = scan.top.into_sorted().into_iter().map(|(key, slot)| {
             let (rows, slot) = (&tables[(slot >> 32) as usize].rows, slot as u32);
-            let attrs = rows.attrs(slot).filter(|_| query.with_attrs);
+            let attrs = rows.attrs(slot).filter(|_| group.queries[place].with_attrs);
+            let (id, attrs) = (rows.id(slot).to_owned(), attrs.map(str::to_owned));
             Candidate {
                 key,
-                place: Place::Feed {
-                    id: rows.id(slot).to_owned(),
-                    attrs: attrs.map(str::to_owned),
-                },
+                place: Place::Feed { id, attrs },
             }
         });
-        named.collect()
-    });
-    (found.collect(), vec![cost; queries.len()])
+        found[place].extend(named);
+    }
+}
+
+/// A query on its way through memtables.
+struct FeedScan<'a> {
+    query: &'a Query<'a>,
+    /// None where codes cannot serve it.
+    coded: Option<CodedQuery<'a>>,
+    top: TopK,
+    reranked: u64,
+}
+
+impl<'a> FeedScan<'a> {
+    /// `found` is what the query has found in segments.
+    fn begin(group: &Group<'a>, place: usize, found: &[Candidate], has_codes: bool) -> Self {
+        let (wanted, query) = (&group.queries[place], &group.prepared[place]);
+        let mut keys: Vec<f32> = found.iter().map(|candidate| candidate.key).collect();
+        let limit = match keys.len() < wanted.k {
+            true => f32::INFINITY,
+            false => *keys.select_nth_unstable_by(wanted.k - 1, f32::total_cmp).1,
+        };
+        let centroids = group.snapshot.current_centroids();
+        let centroids = centroids.filter(|_| has_codes && !wanted.truth);
+        Self {
+            query,
+            coded: centroids.and_then(|c| CodedQuery::new(c.space(), query, limit).ok()),
+            top: TopK::new(wanted.k),
+            reranked: 0,
+        }
+    }
+
+    /// `table` is the number of the chunk's table in the upper half, `passing` a bit per slot.
+    fn scan_chunk(
+        &mut self,
+        table: u64,
+        chunk: &Chunk,
+        passing: Option<&[u64]>,
+        FixedTable { visible, .. }: &FixedTable,
+    ) {
+        let first = chunk.first();
+        let hidden = |row: u32| {
+            let slot = first + row;
+            let passes = |words: &[u64]| words[slot as usize / 64] >> (slot % 64) & 1 == 1;
+            !passing.is_none_or(passes) || !visible.contains(chunk.entry(row))
+        };
+        let base = table | u64::from(first);
+        let (vectors, norms) = (chunk.vectors(), chunk.norms());
+        match (&mut self.coded, chunk.codes()) {
+            (Some(coded), Some(codes)) => {
+                let rows = (vectors, norms);
+                self.reranked += coded.scan(codes, rows, &hidden, base, &mut self.top);
+            }
+            _ => scan(
+                self.query,
+                vectors,
+                norms,
+                Some(&hidden),
+                base,
+                &mut self.top,
+            ),
+        }
+    }
 }
 
 pub(super) fn scan_block(

@@ -3,8 +3,8 @@
 //!
 //! 1. A search that went through lists draws a number. One that is chosen takes the turn;
 //!    where another has it, or still rests, it is dropped: [`RecallCounts`] tells how many.
-//! 2. What a search compares row by row (memtables, segments without lists) is exact as it
-//!    is. So only the segments with lists are read again, of the same snapshot under the same
+//! 2. What a search compares row by row (segments without lists) is exact as it is, and
+//!    memtables are taken for it: their codes give up one row in 700 at the very limit. So only the segments with lists are read again, of the same snapshot under the same
 //!    mask: what was written since can be no miss.
 //! 3. That is done block by block, past the cache, in the background pool.
 //! 4. A result counts that is as near as the last of the exact answer: which of several

@@ -8,6 +8,7 @@ mod faults;
 mod filters;
 mod invariants;
 mod lists;
+mod memtables;
 mod model;
 mod patches;
 mod recall;
