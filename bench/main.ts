@@ -13,6 +13,7 @@ const BENCHES: Record<string, () => Promise<Bench>> = {
   cold: () => import("./cold.ts"),
   core: () => import("./core.ts"),
   ingest: () => import("./ingest.ts"),
+  live: () => import("./live.ts"),
   search: () => import("./search.ts"),
 };
 

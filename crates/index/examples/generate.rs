@@ -1,5 +1,7 @@
-//! Writes a seeded data set for `core`: `base.f32` and `queries.f32`, rows of
-//! little-endian floats.
+//! Writes a seeded data set for `core` and for filters: `base.f32` and `queries.f32`, rows
+//! of little-endian floats, and attributes as little-endian u32, one a row: `buckets.u32` of
+//! the rows, 0 to 999 by a hash of the row's number; where there are topics, the top-level
+//! topics of rows and queries, `topics.u32` and `query-topics.u32`.
 //!
 //! `generate <a|b|hard> <directory> [rows] [queries] [seed]`
 //!
@@ -25,6 +27,9 @@ use vexlake_distance::kernels;
 const BRANCHES: usize = 32;
 /// Exponent of the topics' sizes.
 const ZIPF: f64 = 0.8;
+
+/// Values of the attribute that has nothing to do with vectors: shares of a thousandth.
+const BUCKETS: u64 = 1000;
 
 /// One data set's parameters.
 struct Preset {
@@ -94,10 +99,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = Path::new(directory);
     std::fs::create_dir_all(directory)?;
     let mut source = Source::new(&preset, number(2, 1)? as u64);
-    source.write(&directory.join("base.f32"), rows)?;
+    let topics = source.write(&directory.join("base.f32"), rows)?;
+    let buckets = (0..rows as u64).map(|row| (Random(row).next() % BUCKETS) as u32);
+    write_u32(&directory.join("buckets.u32"), buckets)?;
     // Duplicates of base rows would make queries trivial.
     source.preset.duplicates = 0.0;
-    source.write(&directory.join("queries.f32"), queries)?;
+    let query_topics = source.write(&directory.join("queries.f32"), queries)?;
+    if preset.clusters {
+        write_u32(&directory.join("topics.u32"), topics)?;
+        write_u32(&directory.join("query-topics.u32"), query_topics)?;
+    }
     println!(
         "{{\"dim\":{},\"rows\":{rows},\"queries\":{queries}}}",
         preset.dim
@@ -165,13 +176,15 @@ impl Source {
         }
     }
 
-    fn write(&mut self, path: &Path, rows: usize) -> std::io::Result<()> {
+    /// Writes rows; answers their topics.
+    fn write(&mut self, path: &Path, rows: usize) -> std::io::Result<Vec<u32>> {
         let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-        let mut latent = Vec::new();
+        let mut topics = Vec::with_capacity(rows);
+        let (mut latent, mut topic) = (Vec::new(), 0);
         let mut group = 0;
         for _ in 0..rows {
             if group == 0 {
-                latent = self.latent();
+                (latent, topic) = self.latent();
                 let starts = self.preset.duplicates / self.preset.group as f64;
                 let singles = 1.0 - self.preset.duplicates;
                 if self.random.unit() < starts / (starts + singles) {
@@ -187,13 +200,16 @@ impl Source {
             for x in self.lifted(&row) {
                 file.write_all(&x.to_le_bytes())?;
             }
+            topics.push(topic);
         }
-        file.flush()
+        file.flush()?;
+        Ok(topics)
     }
 
-    fn latent(&mut self) -> Vec<f32> {
+    /// A row in the latent space, and its topic.
+    fn latent(&mut self) -> (Vec<f32>, u32) {
         let Some(total) = self.shares.last() else {
-            return self.random.gaussians(&self.spectrum, 1.0);
+            return (self.random.gaussians(&self.spectrum, 1.0), 0);
         };
         let at = self.random.unit() * total;
         let leaf = self
@@ -205,7 +221,7 @@ impl Source {
         for ((x, stretch), centre) in row.iter_mut().zip(stretch).zip(&self.centres[leaf]) {
             *x = *x * stretch + centre;
         }
-        row
+        (row, (leaf / BRANCHES) as u32)
     }
 
     fn lifted(&mut self, latent: &[f32]) -> Vec<f32> {
@@ -222,6 +238,11 @@ impl Source {
         row.iter_mut().for_each(|x| *x /= norm);
         row
     }
+}
+
+fn write_u32(path: &Path, values: impl IntoIterator<Item = u32>) -> std::io::Result<()> {
+    let bytes = values.into_iter().flat_map(u32::to_le_bytes);
+    std::fs::write(path, bytes.collect::<Vec<u8>>())
 }
 
 /// dim × latent with orthonormal columns: Gram and Schmidt over Gaussians.
@@ -251,12 +272,16 @@ fn orthonormal(random: &mut Random, dim: usize, latent: usize) -> Vec<f32> {
 struct Random(u64);
 
 impl Random {
-    fn unit(&mut self) -> f64 {
+    fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+        z ^ (z >> 31)
+    }
+
+    fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     fn gaussian(&mut self) -> f64 {

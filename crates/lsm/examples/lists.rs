@@ -6,6 +6,8 @@
 //!
 //! `cargo run --profile fast -p vexlake-lsm --example lists -- [--rows n] [--dim n] [--queries n] [--segment n]`
 
+#[path = "scratch/clusters.rs"]
+mod clusters;
 mod scratch;
 
 use std::ops::Range;
@@ -13,15 +15,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use clusters::Clusters;
 use scratch::{Failure, create, open, option};
 use vexlake_lsm::{Incarnation, MergeOptions, Policy, Scope, Search};
 
 /// Results per query.
 const K: usize = 10;
-/// Rows of a cluster.
-const CLUSTER_ROWS: usize = 500;
-/// Directions in which a cluster spreads.
-const SPREAD_DIMS: usize = 24;
 
 fn main() -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -37,9 +36,9 @@ async fn measure() -> Result<Vec<String>, Failure> {
     let folder = tempfile::tempdir()?;
     let cache_bytes = 2 * rows * dim * 4;
     let lake = open(folder.path(), "writer", cache_bytes, 0).await?;
-    let incarnation = create(&lake, dim, 1).await?;
+    let incarnation = create(&lake, (dim, "cosine"), 1).await?;
     let id = incarnation.id;
-    let data = Clusters::new(rows.div_ceil(CLUSTER_ROWS), dim);
+    let data = Clusters::of_rows(rows, dim);
     let mut lines = vec![format!("\"rows\": {rows}, \"dim\": {dim}")];
 
     let half = rows / 2;
@@ -196,62 +195,11 @@ async fn append(
 ) -> Result<(), Failure> {
     for from in rows.clone().step_by(segment) {
         let part = from..rows.end.min(from + segment);
-        let keyed = |row| (format!("key-{row}"), data.row(row));
+        let keyed = |row| (format!("key-{row}"), data.row(row), None);
         scratch::append(incarnation, 0, part, keyed).await?;
         let began = Instant::now();
         incarnation.flush().await?;
         *flushing += began.elapsed().as_secs_f64();
     }
     Ok(())
-}
-
-/// Clusters that spread in a few directions each, as embeddings do.
-struct Clusters {
-    dim: usize,
-    centres: Vec<f32>,
-    directions: Vec<f32>,
-}
-
-impl Clusters {
-    fn new(count: usize, dim: usize) -> Self {
-        let mut state = 0x1234_5678_9abc_def1;
-        let floats = |count: usize, state: &mut u64| (0..count).map(|_| normal(state)).collect();
-        Self {
-            dim,
-            centres: floats(count * dim, &mut state),
-            directions: floats(SPREAD_DIMS * dim * 8, &mut state),
-        }
-    }
-
-    fn row(&self, n: usize) -> Vec<f32> {
-        let mut state = (n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        normal(&mut state);
-        let clusters = self.centres.len() / self.dim;
-        let cluster = (state >> 20) as usize % clusters;
-        let centre = &self.centres[cluster * self.dim..][..self.dim];
-        let directions = &self.directions[cluster % 8 * SPREAD_DIMS * self.dim..];
-        let mut row: Vec<f32> = centre
-            .iter()
-            .map(|x| x + 0.25 * normal(&mut state))
-            .collect();
-        for direction in directions.chunks_exact(self.dim).take(SPREAD_DIMS) {
-            let step = 0.2 * normal(&mut state);
-            row.iter_mut()
-                .zip(direction)
-                .for_each(|(x, d)| *x += step * d);
-        }
-        row
-    }
-}
-
-/// A number of about the normal distribution: the sum of twelve uniform ones, less six.
-fn normal(state: &mut u64) -> f32 {
-    let mut sum = -6.0;
-    for _ in 0..12 {
-        *state ^= *state << 13;
-        *state ^= *state >> 7;
-        *state ^= *state << 17;
-        sum += (*state >> 40) as f32 / (1u32 << 24) as f32;
-    }
-    sum
 }

@@ -33,7 +33,7 @@ async fn measure() -> Result<String, Failure> {
     let folder = tempfile::tempdir()?;
     let cache_bytes = option("--cache-mib", 64) << 20;
     let lake = open(folder.path(), "writer", cache_bytes, 0).await?;
-    let writer = create(&lake, dim, 2).await?;
+    let writer = create(&lake, (dim, "cosine"), 2).await?;
     let filled = Instant::now();
     for segment in 0..segments {
         let (from, to) = (rows * segment / segments, rows * (segment + 1) / segments);
@@ -169,5 +169,5 @@ async fn append(
 ) -> Result<(), Failure> {
     let float = |row, place| ((row * 31 + place * 17) % 1000) as f32 / 500.0 - 1.0;
     let vector = |row| (0..dim).map(|place| float(row, place)).collect();
-    scratch::append(to, partition, rows, |row| (key(row), vector(row))).await
+    scratch::append(to, partition, rows, |row| (key(row), vector(row), None)).await
 }

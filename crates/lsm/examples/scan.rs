@@ -47,12 +47,12 @@ async fn measure(
 ) -> Result<String, Failure> {
     let folder = tempfile::tempdir()?;
     let lake = open(folder.path(), "scan", rows * dim * 4 * 2, threads).await?;
-    let incarnation = create(&lake, dim, 1).await?;
+    let incarnation = create(&lake, (dim, "cosine"), 1).await?;
     let mut state = 1u64;
     for from in (0..rows).step_by(ROWS_PER_SEGMENT) {
         let segment = from..rows.min(from + ROWS_PER_SEGMENT);
         append(&incarnation, 0, segment, |row| {
-            (format!("key-{row}"), floats(dim, &mut state))
+            (format!("key-{row}"), floats(dim, &mut state), None)
         })
         .await?;
         incarnation.flush().await?;

@@ -22,6 +22,9 @@
 //! look-ups, of a batch (append.rs) and of everything buffered (`advance`), are done
 //! ahead, without the turn; with it only what has changed since is looked up.
 //!
+//! **Readers** hold the view's lock for as long as it takes to copy references: a search works
+//! on a fixed view (`feed/fixed.rs`) and never makes a writer wait, nor he it.
+//!
 //! **Advance** builds the next view beside the current one, every entry related, while
 //! readers go on; the swap itself moves a pointer.
 //!
@@ -33,6 +36,7 @@
 //! that a lookup walks.
 
 mod ahead;
+mod fixed;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -43,6 +47,8 @@ use tokio::sync::{Mutex, MutexGuard};
 use ulid::Ulid;
 
 use self::ahead::Ahead;
+use self::fixed::Visible;
+pub use self::fixed::FixedTable;
 use crate::error::Result;
 use crate::memtable::{Accepted, Entry, EntryIndex, Memtable};
 use crate::snapshot::{Location, Snapshot};
@@ -51,15 +57,15 @@ use crate::state::Fingerprint;
 /// A memtable and how its entries relate to the rest of the view.
 struct Table {
     memtable: Arc<Memtable>,
-    /// Per entry: overtaken by another memtable of the feed, older than the snapshot's entry,
-    /// or not related yet: an entry counts only once `relate` has placed it.
-    hidden: Vec<bool>,
+    /// Entries that are alive and neither overtaken by another memtable of the feed nor older
+    /// than the snapshot's entry: one counts only once `relate` has placed it.
+    visible: Visible,
 }
 
 impl Table {
     fn unrelated(memtable: Arc<Memtable>) -> Self {
-        let hidden = vec![true; memtable.entries().len()];
-        Self { memtable, hidden }
+        let visible = Visible::default();
+        Self { memtable, visible }
     }
 }
 
@@ -151,10 +157,9 @@ impl View {
 
     /// Whether a reader of this view sees the entry.
     pub fn visible(&self, table: usize, index: EntryIndex) -> bool {
-        // Asked once a row by scans, so without a look at the checkpoint: an entry below it
-        // is never related to this snapshot, hence hidden.
-        let table = &self.tables[table];
-        table.memtable.entry(index).alive && !table.hidden[index as usize]
+        // Without a look at the checkpoint: an entry below it is never related to this
+        // snapshot, hence not visible.
+        self.tables[table].visible.contains(index)
     }
 
     /// The visible entry of a key in the feed: (table, entry).
@@ -192,7 +197,7 @@ impl View {
         let memtable = table.memtable.clone();
         let id = memtable.id(memtable.entry(index));
         let mut existed = None;
-        self.tables[number].hidden[index as usize] = false;
+        self.tables[number].visible.set(index, true);
         for other in (0..self.tables.len())
             .rev()
             .filter(|other| *other != number)
@@ -206,15 +211,15 @@ impl View {
             let rival = self.tables[other].memtable.entry(found);
             let rival_is_row = rival.slot.is_some();
             if self.is_newer(&rival.position, &position) {
-                self.tables[number].hidden[index as usize] = true;
+                self.tables[number].visible.set(index, false);
                 return rival_is_row;
             }
-            self.tables[other].hidden[found as usize] = true;
+            self.tables[other].visible.set(found, false);
             self.card -= i64::from(rival_is_row);
             existed = Some(rival_is_row);
         }
         if base.is_some_and(|base| self.is_newer(&base.position, &position)) {
-            self.tables[number].hidden[index as usize] = true;
+            self.tables[number].visible.set(index, false);
             return base.is_some_and(|base| !base.deleted);
         }
         if let Some(base) = base {
@@ -277,7 +282,6 @@ impl View {
         let table = &mut self.tables[number];
         let memtable = Arc::get_mut(&mut table.memtable).expect("only sealed memtables are shared");
         let (index, alive) = memtable.insert(record, newer);
-        table.hidden.push(true);
         let Some(old) = before else {
             return Verdict {
                 existed: self.relate(number, index, located),
@@ -297,7 +301,9 @@ impl View {
                 existed: self.relate(number, index, located),
             };
         }
-        self.tables[number].hidden[index as usize] = false;
+        let visible = &mut self.tables[number].visible;
+        visible.set(old, false);
+        visible.set(index, true);
         self.card += i64::from(record.vector.is_some()) - i64::from(old_is_row);
         Verdict {
             existed: old_is_row,

@@ -1,9 +1,10 @@
 //! The memtable: records in arrival order, newest of each key alive.
 //!
 //! One code serves ingest (sealed, flushed into a segment) and a query node's tail
-//! (sealed when full, dropped once a snapshot covers it). Vectors go to an
-//! append-only arena of fixed chunks that a scan walks like segment blocks; ids and
-//! attributes to a byte arena; a hash table maps a key to its newest entry.
+//! (sealed when full, dropped once a snapshot covers it). What a search needs of a record
+//! goes to an append-only arena of chunks that are shared with readers (`memtable/rows.rs`);
+//! everything else is the writer's own: entries, and a hash table that maps a key to its
+//! newest one.
 //!
 //! Invariants:
 //! - at most one entry of a key is alive: the one with the newest position;
@@ -16,20 +17,20 @@
 //! Left out on purpose: space of dead entries is not reused before the flush, since
 //! a reader may be scanning it.
 
+mod rows;
+
 use std::collections::BTreeMap;
 
 use hashbrown::HashTable;
-use parking_lot::Mutex;
-use vexlake_index::{CHUNK_ROWS, Columns, Filter};
 use vexlake_segment::{Position, key_hash};
 
+use self::rows::IdPlace;
+pub use self::rows::Rows;
 use crate::state::{Fingerprint, Ledger};
 
-/// Bytes of one vector chunk: a scan task of a millisecond at most.
-const CHUNK_BYTES: usize = 1 << 20;
-/// Bookkeeping per entry beside its own bytes: the entry (96), its slot (8), the
-/// hash-table share (~10) and the norm (4).
-const ENTRY_OVERHEAD_BYTES: usize = 120;
+/// Bookkeeping per entry beside its own bytes: the entry (88), what its chunk keeps of it (24),
+/// the hash-table share (~10) and the norm (4).
+const ENTRY_OVERHEAD_BYTES: usize = 126;
 /// A patch's base: a position (32) and its share of a tree node.
 const BASE_BYTES: usize = 56;
 
@@ -39,9 +40,8 @@ pub type EntryIndex = u32;
 /// What a record becomes in the memtable.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    id: (u32, u32),
-    attrs: Option<(u32, u32)>,
-    /// Slot in the vector arena; `None` for a delete.
+    id: IdPlace,
+    /// Slot of its row; `None` for a delete.
     pub slot: Option<u32>,
     /// Event time, ms.
     pub event_time: Option<i64>,
@@ -88,40 +88,25 @@ pub struct Accepted<'a> {
 /// A mutable buffer of records; see the file header.
 #[derive(Debug)]
 pub struct Memtable {
-    dim: usize,
-    chunk_rows: usize,
-    chunks: Vec<Vec<f32>>,
-    norms: Vec<f32>,
-    slots: Vec<EntryIndex>,
-    text: String,
+    rows: Rows,
     entries: Vec<Entry>,
     keys: HashTable<EntryIndex>,
     /// What patches rest on, by entry. A map of its own, as most loads hold no patch.
     bases: BTreeMap<EntryIndex, Position>,
     stretches: BTreeMap<(u32, u32), Stretch>,
     bytes: usize,
-    /// Attributes of the first slots, as far as a filter has asked. They are not in `bytes`:
-    /// their texts, which are, take more.
-    columns: Mutex<Vec<Columns>>,
 }
 
 impl Memtable {
     /// An empty memtable for vectors of `dim` components.
     pub fn new(dim: u32) -> Self {
-        let dim = dim as usize;
         Self {
-            dim,
-            chunk_rows: (CHUNK_BYTES / (4 * dim)).max(1),
-            chunks: Vec::new(),
-            norms: Vec::new(),
-            slots: Vec::new(),
-            text: String::new(),
+            rows: Rows::new(dim as usize),
             entries: Vec::new(),
             keys: HashTable::new(),
             bases: BTreeMap::new(),
             stretches: BTreeMap::new(),
             bytes: 0,
-            columns: Mutex::default(),
         }
     }
 
@@ -145,21 +130,24 @@ impl Memtable {
         &self.entries[index as usize]
     }
 
+    /// What searches look at; a clone stays as it is.
+    pub fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
     /// Key of an entry.
     pub fn id(&self, entry: &Entry) -> &str {
-        self.text(entry.id)
+        self.rows.id_at(entry.id)
     }
 
     /// Attributes of an entry.
     pub fn attrs(&self, entry: &Entry) -> Option<&str> {
-        entry.attrs.map(|span| self.text(span))
+        self.rows.attrs(entry.slot?)
     }
 
     /// Vector of an entry; `None` for a delete.
     pub fn vector(&self, entry: &Entry) -> Option<&[f32]> {
-        let slot = entry.slot? as usize;
-        let start = slot % self.chunk_rows * self.dim;
-        Some(&self.chunks[slot / self.chunk_rows][start..start + self.dim])
+        Some(self.rows.vector(entry.slot?))
     }
 
     /// The consumed stretches by (source, partition).
@@ -180,66 +168,6 @@ impl Memtable {
     /// memtable itself. Between the two, the log of their partition held no other.
     pub fn base(&self, index: EntryIndex) -> Option<&Position> {
         self.bases.get(&index)
-    }
-
-    /// Vector chunks for a scan: contiguous rows, their norms, first slot.
-    pub fn chunks(&self) -> impl Iterator<Item = (&[f32], &[f32], u32)> {
-        self.chunks.iter().enumerate().map(|(index, rows)| {
-            let first = index * self.chunk_rows;
-            (
-                rows.as_slice(),
-                &self.norms[first..first + rows.len() / self.dim],
-                first as u32,
-            )
-        })
-    }
-
-    /// The entry in a vector slot.
-    pub fn entry_of_slot(&self, slot: u32) -> EntryIndex {
-        self.slots[slot as usize]
-    }
-
-    /// The vector slots whose attributes pass a filter: bit per slot, 64 to a word.
-    ///
-    /// Attributes become columns once somebody asks, and stay: asking again costs what came
-    /// since, and a nanosecond a slot. O(slots).
-    pub fn passing(&self, filter: &Filter) -> Vec<u64> {
-        let mut chunks = self.columns.lock();
-        let known: u32 = chunks.iter().map(Columns::rows).sum();
-        for entry in &self.slots[known as usize..] {
-            if chunks.last().is_none_or(|last| last.rows() == CHUNK_ROWS) {
-                chunks.push(Columns::default());
-            }
-            let attrs = self.attrs(self.entry(*entry));
-            chunks
-                .iter_mut()
-                .rev()
-                .take(1)
-                .for_each(|last| last.push(attrs));
-        }
-        let words = self.slots.len().div_ceil(64);
-        let (mut pass, mut unknown) = (vec![0u64; words], vec![0u64; words]);
-        let chunk_words = CHUNK_ROWS as usize / 64;
-        let places = pass
-            .chunks_mut(chunk_words)
-            .zip(unknown.chunks_mut(chunk_words));
-        for (chunk, (pass, unknown)) in chunks.iter().zip(places) {
-            let columns = filter.fields().iter().map(|field| chunk.column(field));
-            let columns: Vec<_> = columns.collect();
-            filter.evaluate(&columns, chunk.is_complete(), chunk.rows(), pass, unknown);
-        }
-        drop(chunks);
-        for (word, unknown) in unknown
-            .into_iter()
-            .enumerate()
-            .filter(|(_, bits)| *bits != 0)
-        {
-            for bit in (0..64).filter(|bit| unknown >> bit & 1 == 1) {
-                let entry = self.entry(self.slots[word * 64 + bit]);
-                pass[word] |= u64::from(filter.matches(self.attrs(entry))) << bit;
-            }
-        }
-        pass
     }
 
     /// Begins, or continues, the stretch of a partition at `from`; `log_time` is the
@@ -314,46 +242,26 @@ impl Memtable {
     }
 
     fn store(&mut self, record: &Accepted<'_>, hash: u64, alive: bool, index: EntryIndex) -> Entry {
-        let id = self.keep(record.id);
-        let attrs = record.attrs.map(|text| self.keep(text));
-        let slot = record.vector.map(|vector| self.keep_vector(vector, index));
+        let (slot, id) = match record.vector {
+            Some(vector) => {
+                let row = (record.id, vector, record.attrs);
+                let (slot, id) = self.rows.push(row, index);
+                (Some(slot), id)
+            }
+            None => (None, self.rows.push_delete(record.id)),
+        };
         self.bytes += ENTRY_OVERHEAD_BYTES
             + record.id.len()
             + record.attrs.map_or(0, str::len)
             + record.vector.map_or(0, |v| 4 * v.len());
         Entry {
             id,
-            attrs,
             slot,
             event_time: record.event_time,
             position: record.position,
             hash,
             alive,
         }
-    }
-
-    fn keep_vector(&mut self, vector: &[f32], index: EntryIndex) -> u32 {
-        debug_assert_eq!(vector.len(), self.dim);
-        let slot = self.slots.len();
-        if slot.is_multiple_of(self.chunk_rows) {
-            self.chunks
-                .push(Vec::with_capacity(self.chunk_rows * self.dim));
-        }
-        self.chunks[slot / self.chunk_rows].extend_from_slice(vector);
-        self.norms.push((vexlake_distance::kernels().norm)(vector));
-        self.slots.push(index);
-        slot as u32
-    }
-
-    /// Texts are addressed by u32: a memtable seals at 64 MiB, far below 4 GiB.
-    fn keep(&mut self, text: &str) -> (u32, u32) {
-        let start = self.text.len() as u32;
-        self.text.push_str(text);
-        (start, text.len() as u32)
-    }
-
-    fn text(&self, (start, length): (u32, u32)) -> &str {
-        &self.text[start as usize..(start + length) as usize]
     }
 }
 

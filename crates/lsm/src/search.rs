@@ -1,8 +1,8 @@
 //! Search over a view: snapshot segments and the feed, exact or through lists.
 //!
-//! 1. Under the feed's lock: take the snapshot and the feed's shadows, scan the
-//!    memtables, copy the candidates out. That fixes the view of every query in the
-//!    group; the lock is held for one scan of the memtables.
+//! 1. Under the feed's lock: take references to the snapshot, to the feed's shadows and to
+//!    the rows of its memtables (`feed/fixed.rs`). That fixes the view of every query in the
+//!    group. The memtables are scanned after the lock is released.
 //! 2. Which rows of the segments each query may see: shadows and filters become masks
 //!    (`search/mask.rs`).
 //! 3. Segments with lists: read the codes of the lists that are worth a look, then the
@@ -17,6 +17,7 @@
 //! Rows that a query may not see are masked during the scan, never removed afterwards, so k
 //! results come back whenever k records are live and pass the filter.
 
+mod choice;
 mod cost;
 mod flat;
 mod listed;
@@ -35,15 +36,16 @@ use vexlake_distance::Metric;
 use vexlake_index::{Filter, Query};
 use vexlake_segment::{ReadCounts, Reads};
 
+pub use self::choice::EF_DEFAULT;
 pub use self::cost::{Cost, Stages};
 use self::cost::{Stage, Watch};
 use self::flat::{Scanned, scan_feed};
-pub use self::listed::EF_DEFAULT;
 pub use self::mask::FilterCache;
 use self::recall::Sample;
 pub use self::recall::{RECALL_BOUNDS, RecallCounts, Sampler};
 
 use crate::error::{Error, Result};
+use crate::feed::View;
 use crate::incarnation::{Incarnation, VIEWS_MAX, overtaken};
 use crate::snapshot::{SegmentView, Snapshot};
 
@@ -320,21 +322,12 @@ impl Incarnation {
         Ok(match scope {
             Scope::Snapshot => (self.snapshot(), Shadows::new(), none(), free),
             Scope::At(version) => (self.at(version).await?, Shadows::new(), none(), free),
-            Scope::Fresh => tokio::task::block_in_place(|| {
-                self.feed.read(|view| {
-                    let per_query = |(query, prepared): (&Search, &Query<'_>)| {
-                        let (list, rows) = scan_feed(view, query, prepared);
-                        let cost = Cost {
-                            rows_scanned: rows,
-                            memtable_rows: rows,
-                            ..Cost::default()
-                        };
-                        (list, cost)
-                    };
-                    let (found, costs) = queries.iter().zip(prepared).map(per_query).unzip();
-                    (view.snapshot.clone(), view.shadows.clone(), found, costs)
-                })
-            }),
+            Scope::Fresh => {
+                let view = self.feed.read(View::fixed);
+                let (found, costs) =
+                    tokio::task::block_in_place(|| scan_feed(&view.tables, queries, prepared));
+                (view.snapshot, view.shadows, found, costs)
+            }
         })
     }
 

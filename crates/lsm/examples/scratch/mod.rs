@@ -16,13 +16,19 @@ const ROWS_PER_BATCH: usize = 4096;
 
 pub type Failure = Box<dyn std::error::Error>;
 
+/// A record to append: its key, vector, and attributes where it has any.
+pub type Row = (String, Vec<f32>, Option<String>);
+
 /// The number behind `name` on the command line.
 pub fn option(name: &str, default: usize) -> usize {
-    let args: Vec<String> = std::env::args().collect();
-    let at = args.iter().position(|arg| arg == name);
-    at.and_then(|at| args.get(at + 1))
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default)
+    let number = text_option(name).and_then(|text| text.parse().ok());
+    number.unwrap_or(default)
+}
+
+/// The text behind `name` on the command line.
+pub fn text_option(name: &str) -> Option<String> {
+    let mut args = std::env::args().skip_while(|arg| arg != name);
+    args.nth(1)
 }
 
 /// Opens the lake in `folder`; 0 search threads are one per core.
@@ -48,11 +54,15 @@ pub async fn open(
     Ok(Lake::open(options).await?)
 }
 
-/// A new collection of vectors compared by cosine, over partitions that begin at offset 0.
-pub async fn create(lake: &Lake, dim: usize, partitions: u32) -> Result<Arc<Incarnation>, Failure> {
+/// A new collection, over partitions that begin at offset 0.
+pub async fn create(
+    lake: &Lake,
+    (dim, metric): (usize, &str),
+    partitions: u32,
+) -> Result<Arc<Incarnation>, Failure> {
     let schema = Schema {
         dim: dim as u32,
-        metric: "cosine".into(),
+        metric: metric.into(),
         format: "f32".into(),
     };
     let source = NewSource {
@@ -71,11 +81,11 @@ pub async fn append(
     to: &Incarnation,
     partition: u32,
     rows: Range<usize>,
-    mut key_and_vector: impl FnMut(usize) -> (String, Vec<f32>),
+    mut row_of: impl FnMut(usize) -> Row,
 ) -> Result<(), Failure> {
     for from in rows.clone().step_by(ROWS_PER_BATCH) {
         let until = rows.end.min(from + ROWS_PER_BATCH);
-        let (buffer, table) = batch(from..until, &mut key_and_vector);
+        let (buffer, table) = batch(from..until, &mut row_of);
         let batch = Batch {
             source: 0,
             partition,
@@ -91,30 +101,33 @@ pub async fn append(
     Ok(())
 }
 
-/// Keys and vectors in one buffer, and the table of schemas/records.md that points into it.
-fn batch(
-    rows: Range<usize>,
-    key_and_vector: &mut impl FnMut(usize) -> (String, Vec<f32>),
-) -> (Vec<u8>, Vec<u8>) {
+/// Rows in one buffer, and the table of schemas/records.md that points into it.
+fn batch(rows: Range<usize>, row_of: &mut impl FnMut(usize) -> Row) -> (Vec<u8>, Vec<u8>) {
     let (mut buffer, mut table) = (Vec::new(), Vec::new());
     for row in rows {
-        let (key, vector) = key_and_vector(row);
-        let start = buffer.len();
-        buffer.extend_from_slice(key.as_bytes());
-        let value = buffer.len();
-        for float in vector {
-            buffer.extend_from_slice(&float.to_le_bytes());
-        }
+        let (key, vector, attrs) = row_of(row);
+        let vector = vector.iter().flat_map(|float| float.to_le_bytes());
+        let vector: Vec<u8> = vector.collect();
         table.extend_from_slice(&(row as i64).to_le_bytes());
         table.extend_from_slice(&(row as i64).to_le_bytes());
-        for (start, end) in [(start, value), (value, buffer.len())] {
-            for word in [0, start as u32, (end - start) as u32] {
+        let parts = [
+            Some(key.as_bytes()),
+            Some(&vector),
+            None,
+            attrs.as_deref().map(str::as_bytes),
+            None,
+            None,
+            None,
+        ];
+        for part in parts {
+            let span = part.map_or([u32::MAX, 0, 0], |part| {
+                let start = buffer.len() as u32;
+                buffer.extend_from_slice(part);
+                [0, start, part.len() as u32]
+            });
+            for word in span {
                 table.extend_from_slice(&word.to_le_bytes());
             }
-        }
-        // Five parts that no row has.
-        for word in [u32::MAX, 0, 0].into_iter().cycle().take(15) {
-            table.extend_from_slice(&word.to_le_bytes());
         }
     }
     (buffer, table)

@@ -66,18 +66,18 @@ fn should_give_back_texts_and_vectors_across_chunks() {
         };
         memtable.insert(&record, newer);
     }
-    assert!(memtable.chunks().count() > 1);
+    assert!(memtable.rows().chunks().count() > 1);
     let mut rows = 0;
-    for (chunk, norms, first) in memtable.chunks() {
-        assert_eq!(chunk.len(), norms.len() * dim as usize);
-        for (row, norm) in norms.iter().enumerate() {
-            let entry = memtable.entry(memtable.entry_of_slot(first + row as u32));
+    for chunk in memtable.rows().chunks() {
+        let (first, norms) = (chunk.first(), chunk.norms());
+        assert_eq!(chunk.vectors().len(), norms.len() * dim as usize);
+        for (row, norm) in (0..).zip(norms) {
+            let entry = memtable.entry(chunk.entry(row));
+            assert_eq!(entry.slot, Some(first + row));
             let n = entry.position.offset as usize;
             assert_eq!(memtable.id(entry), format!("schlüssel-{n}"));
-            assert_eq!(
-                memtable.attrs(entry),
-                Some(format!("{{\"n\":{n}}}").as_str())
-            );
+            let attrs = format!("{{\"n\":{n}}}");
+            assert_eq!(memtable.attrs(entry), Some(attrs.as_str()));
             assert_eq!(memtable.vector(entry), Some(vectors[n].as_slice()));
             assert!((norm - n as f32 * (dim as f32).sqrt()).abs() <= 1e-2 * norm.max(1.0));
             rows += 1;

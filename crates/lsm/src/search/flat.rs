@@ -14,9 +14,9 @@ use vexlake_index::{Query, scan};
 use vexlake_segment::VectorBlock;
 
 use super::mask::{Mask, Masks};
-use super::{Candidate, Group, Place, Search};
+use super::{Candidate, Cost, Group, Place, Search};
 use crate::error::{Error, Result};
-use crate::feed::View;
+use crate::feed::FixedTable;
 use crate::incarnation::Incarnation;
 use crate::snapshot::SegmentView;
 
@@ -148,50 +148,54 @@ impl Incarnation {
     }
 }
 
+/// Scans every row of some memtables. Answers candidates and costs by query.
+///
+/// A chunk goes through all queries before the next: it stays in the core's cache.
 pub(super) fn scan_feed(
-    view: &View,
-    query: &Search,
-    prepared: &Query<'_>,
-) -> (Vec<Candidate>, u64) {
-    let mut top = TopK::new(query.k);
-    let mut rows = 0;
-    for (number, memtable) in view.memtables().enumerate() {
-        let passing = query.filter.as_ref().map(|filter| memtable.passing(filter));
-        for (vectors, norms, first) in memtable.chunks() {
-            let hidden = |row: u32| {
-                let slot = first + row;
-                let passes = |words: &Vec<u64>| words[slot as usize / 64] >> (slot % 64) & 1 == 1;
-                !passing.as_ref().is_none_or(passes)
-                    || !view.visible(number, memtable.entry_of_slot(slot))
-            };
-            rows += norms.len() as u64;
-            scan(
-                prepared,
-                vectors,
-                norms,
-                Some(&hidden),
-                (number as u64) << 32 | u64::from(first),
-                &mut top,
-            );
+    tables: &[FixedTable],
+    queries: &[Search],
+    prepared: &[Query<'_>],
+) -> (Vec<Vec<Candidate>>, Vec<Cost>) {
+    let mut tops: Vec<TopK> = queries.iter().map(|query| TopK::new(query.k)).collect();
+    for (number, FixedTable { rows, visible }) in tables.iter().enumerate() {
+        let passing = |query: &Search| Some(rows.passing(query.filter.as_ref()?));
+        let passing: Vec<Option<Vec<u64>>> = queries.iter().map(passing).collect();
+        for chunk in rows.chunks() {
+            let first = chunk.first();
+            for ((query, passing), top) in prepared.iter().zip(&passing).zip(&mut tops) {
+                let hidden = |row: u32| {
+                    let slot = first + row;
+                    let passes =
+                        |words: &Vec<u64>| words[slot as usize / 64] >> (slot % 64) & 1 == 1;
+                    !passing.as_ref().is_none_or(passes) || !visible.contains(chunk.entry(row))
+                };
+                let base = (number as u64) << 32 | u64::from(first);
+                let (vectors, norms) = (chunk.vectors(), chunk.norms());
+                scan(query, vectors, norms, Some(&hidden), base, top);
+            }
         }
     }
-    let memtables: Vec<_> = view.memtables().collect();
-    let named = top.into_sorted().into_iter().map(|(key, slot)| {
-        let memtable = memtables[(slot >> 32) as usize];
-        let entry = memtable.entry(memtable.entry_of_slot(slot as u32));
-        let attrs = query
-            .with_attrs
-            .then(|| memtable.attrs(entry).map(str::to_owned))
-            .flatten();
-        Candidate {
-            key,
-            place: Place::Feed {
-                id: memtable.id(entry).to_owned(),
-                attrs,
-            },
-        }
+    let rows = tables.iter().map(|table| u64::from(table.rows.len())).sum();
+    let cost = Cost {
+        rows_scanned: rows,
+        memtable_rows: rows,
+        ..Cost::default()
+    };
+    let found = queries.iter().zip(tops).map(|(query, top)| {
+        let named = top.into_sorted().into_iter().map(|(key, slot)| {
+            let (rows, slot) = (&tables[(slot >> 32) as usize].rows, slot as u32);
+            let attrs = rows.attrs(slot).filter(|_| query.with_attrs);
+            Candidate {
+                key,
+                place: Place::Feed {
+                    id: rows.id(slot).to_owned(),
+                    attrs: attrs.map(str::to_owned),
+                },
+            }
+        });
+        named.collect()
     });
-    (named.collect(), rows)
+    (found.collect(), vec![cost; queries.len()])
 }
 
 pub(super) fn scan_block(

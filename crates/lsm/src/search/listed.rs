@@ -15,35 +15,24 @@
 //! ids. So when pages of lists had to be read, all candidates are read in one wave; when
 //! they were there, a small wave first spares most of the others, and only the first wave
 //! that has to read is followed by one more, of all that the bounds still leave. Waves
-//! over `WAVE_BYTES_MAX` are cut, which takes many dimensions or a large k; so does 5.
-//!
-//! **Effort.** The probe count comes from training; `EF` scales it, and the number of rows
-//! looked at exactly, around `EF_DEFAULT`: more effort never looks at fewer lists.
+//! over `WAVE_BYTES_MAX` are cut, which takes many dimensions or a large k; so does 5. A
+//! filter whose columns are not in memory waits for them before (`mask.rs`).
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
 use rayon::prelude::*;
-use ulid::Ulid;
 use vexlake_distance::{Metric, kernels};
-use vexlake_index::{Centroids, Chosen, Effort, IndexError, Search as Walk};
+use vexlake_index::{Chosen, IndexError, Search as Walk};
 
+use super::choice::{Version, choose_passing, effort_of, few_left, probes_of, versions_of};
 use super::cost::Stage;
 use super::mask::{Mask, Masks};
-use super::{Cost, Group, Search};
+use super::{Cost, Group};
 use crate::error::{Error, Result};
 use crate::incarnation::Incarnation;
-use crate::snapshot::SegmentView;
 
-/// `EF` of a search that names none, as in Redis.
-pub const EF_DEFAULT: u32 = 100;
-/// Rows of the chosen lists per result wanted, on average: lists measured for ten results
-/// do not hold a thousand.
-const LIST_ROWS_PER_RESULT: u64 = 4;
-/// Rows looked at exactly beyond k, at most, at the default effort.
-const RERANK_EXTRA_MAX: usize = 2000;
 /// The first wave beyond k rows, where reading can be spared.
 const WAVE_EXTRA: usize = 16;
 /// Vectors of a wave in memory: 5,000 of 768 dimensions.
@@ -51,21 +40,8 @@ const WAVE_BYTES_MAX: usize = 16 << 20;
 /// Queries of a group that walk together: each holds its pages meanwhile, some 100 of 32 KiB
 /// a segment.
 const QUERIES_MAX: usize = 16;
-/// Rows that pass a filter, at most, whose exact keys are computed at once: each costs some
-/// quarter of a microsecond, and codes would have them looked at anyway.
-const FEW_ROWS: u64 = 200;
-/// How lists grow as a filter thins rows out, as the power of 1 ÷ its share. Where queries lay
-/// in clusters none of whose rows passed, 0.7 found .95 of the nearest, 0.8 .98, 0.9 .99.
-const REACH: f64 = 0.8;
 /// By how much the lists grow where too few rows were found.
 const WIDEN: u64 = 4;
-
-/// A version of centroids and the segments whose lists belong to it, by number in the view.
-struct Version<'a> {
-    centroids: &'a Arc<Centroids>,
-    probes: u32,
-    segments: Vec<(usize, &'a SegmentView)>,
-}
 
 /// Pages in memory for a while, by segment and page.
 type Pages = HashMap<(usize, u32), Bytes>;
@@ -246,25 +222,6 @@ impl Incarnation {
     }
 }
 
-fn versions_of<'a>(group: &Group<'a>, segments: &[usize]) -> Vec<Version<'a>> {
-    let mut by_version: BTreeMap<Ulid, Vec<(usize, &SegmentView)>> = BTreeMap::new();
-    for number in segments {
-        let view = group.views[*number];
-        if let Some(version) = view.reader.meta().centroids {
-            by_version.entry(version).or_default().push((*number, view));
-        }
-    }
-    let snapshot = group.snapshot;
-    let known = by_version.into_iter().filter_map(|(version, segments)| {
-        Some(Version {
-            centroids: snapshot.centroids.get(&version)?,
-            probes: snapshot.state().centroids.live.get(&version)?.probes,
-            segments,
-        })
-    });
-    known.collect()
-}
-
 /// `None` where codes cannot serve the query.
 fn begin<'a>(
     group: &Group<'_>,
@@ -279,8 +236,7 @@ fn begin<'a>(
     let Some(first) = versions.first() else {
         return Ok(None);
     };
-    let left: Option<u64> = versions.iter().map(|version| version.seen(mask)).sum();
-    let few = left.filter(|left| *left <= FEW_ROWS);
+    let few = few_left(versions, mask);
     let mut effort = effort_of(query);
     effort.rerank_max = effort.rerank_max.max(few.unwrap_or(0) as usize);
     match walk.begin(first.centroids.space(), &query.vector, effort) {
@@ -312,110 +268,6 @@ fn begin<'a>(
         ended: false,
         all_lists,
     }))
-}
-
-impl Version<'_> {
-    /// Live rows of its segments.
-    fn rows(&self) -> u64 {
-        self.segments.iter().map(|(_, view)| view.live_rows).sum()
-    }
-
-    /// Rows that a mask with a filter leaves.
-    fn seen(&self, mask: &Mask) -> Option<u64> {
-        let segments = self.segments.iter();
-        segments.map(|(number, _)| mask.seen(*number)).sum()
-    }
-
-    /// Takes all rows that are left as candidates.
-    fn admit_all(&self, mask: &Mask, walk: &mut Walk) {
-        for (number, view) in &self.segments {
-            for slot in mask.rows(*number, view.reader.rows()) {
-                let segment = *number as u32;
-                walk.admit(vexlake_index::Candidate { segment, slot });
-            }
-        }
-    }
-
-    /// Rows of a list, and those that a mask leaves.
-    fn rows_of_list(&self, mask: &Mask, list: u32) -> (u64, u64) {
-        let entries = self.segments.iter().filter_map(|(number, view)| {
-            let entry = view.reader.lists()?.entry(list)?;
-            Some((*number, entry))
-        });
-        entries.fold((0, 0), |(rows, seen), (number, entry)| {
-            let of_segment = mask.seen_in(number, entry.slots());
-            (rows + u64::from(entry.rows), seen + of_segment)
-        })
-    }
-}
-
-/// The lists of a query with a filter, nearest first.
-///
-/// The nearest k that pass are, of all rows, the nearest r: k ÷ share where the filter has
-/// nothing to do with the query, k in the midst of its own topic, any number far from it. The
-/// lists that hold the nearest r grow as a power of r ÷ k ([`REACH`]); r is counted as lists
-/// are walked, nearest first, until k rows that pass were seen. Lists in which none passes
-/// cost nothing and do not count.
-fn choose_passing(
-    walk: &mut Walk,
-    version: &Version<'_>,
-    mask: &Mask,
-    (k, probes): (usize, usize),
-    seen: u64,
-) -> Vec<Chosen> {
-    let lists = version.centroids.count();
-    let wanted = seen.min(k as u64) as f64;
-    let enough_rows = (wanted * LIST_ROWS_PER_RESULT as f64).min(seen as f64);
-    let reach = |rank: f64| probes as f64 * (rank / wanted).powf(REACH);
-    let share = seen as f64 / version.rows().max(seen) as f64;
-    let mut looked_at = (reach(wanted / share) as usize).clamp(probes, lists);
-    loop {
-        let mut chosen = walk.choose(version.centroids, looked_at).to_vec();
-        chosen.sort_unstable_by(|a, b| a.key.total_cmp(&b.key));
-        let (mut rank, mut found, mut with_rows) = (0.0, 0.0, 0.0);
-        let enough = chosen.iter().position(|list| {
-            let (rows, seen) = version.rows_of_list(mask, list.list);
-            if found < wanted {
-                let part = ((wanted - found) / seen as f64).min(1.0);
-                rank += part * rows as f64;
-            }
-            found += seen as f64;
-            with_rows += f64::from(u8::from(seen > 0));
-            found >= enough_rows && with_rows >= reach(rank)
-        });
-        match enough {
-            Some(last) => chosen.truncate(last + 1),
-            None if looked_at < lists => {
-                looked_at = (looked_at * 2).min(lists);
-                continue;
-            }
-            None => {}
-        }
-        return chosen;
-    }
-}
-
-fn scaled(count: u64, query: &Search) -> u64 {
-    let ef = query.effort.unwrap_or(EF_DEFAULT);
-    (count * u64::from(ef)).div_ceil(u64::from(EF_DEFAULT))
-}
-
-fn effort_of(query: &Search) -> Effort {
-    let default = Effort::for_k(query.k);
-    let rows = default.rerank_max.min(query.k + RERANK_EXTRA_MAX);
-    Effort {
-        rerank_max: scaled(rows as u64, query) as usize,
-        ..default
-    }
-}
-
-/// Lists to look at: more for more effort and for more results.
-fn probes_of(query: &Search, version: &Version<'_>, widened: u64) -> usize {
-    let lists = version.centroids.count() as u64;
-    let wanted = LIST_ROWS_PER_RESULT * query.k as u64;
-    let to_hold = (wanted * lists).div_ceil(version.rows().max(1));
-    let probes = scaled(u64::from(version.probes), query).max(to_hold);
-    probes.saturating_mul(widened).clamp(1, lists) as usize
 }
 
 fn ordinal(group: &Group<'_>, number: usize, slot: u32) -> u32 {

@@ -121,9 +121,10 @@ fn produce(log: &mut Log, now: i64, step: &Step) {
         for n in first..TOGETHER {
             let place = (n * 7 + now as u64 * 13) as f32;
             let vector = [place.sin(), 2.0 * place.cos(), place % 5.0 - 2.0];
+            let attrs = (n % 3 > 0).then(|| format!("{{\"n\":{}}}", n % 5));
             let change = match deleted {
                 true => Change::Delete,
-                false => Change::Upsert(vector, None),
+                false => Change::Upsert(vector, attrs),
             };
             log.put(partition, &format!("t{partition}-{n}"), now, change);
         }
