@@ -43,7 +43,7 @@ const SETS: Record<string, { dim: number; metric: string; settings: string[] }> 
   b: {
     dim: 128,
     metric: "cosine",
-    settings: ["lists=4096", "rounds=12", "sample=400000", "rerank=300", "wave=48", "wave2=32"].concat(
+    settings: ["lists=4096", "rounds=12", "sample=400000", "rerank=200", "wave=64", "wave2=32"].concat(
       "confidence=2",
       "probes=24,32,34,36,38,40,42,46,54,64,90",
     ),

@@ -129,7 +129,7 @@ class Hnsw(Faiss):
 
     @staticmethod
     def settings(faiss):
-        efs = [32, 48, 56, 64, 72, 80, 96, 128, 160, 200, 256, 320, 400, 512, 640, 768, 1024, 1536]
+        efs = [32, 48, 52, 56, 64, 72, 80, 96, 128, 160, 200, 216, 232, 256, 320, 400, 512, 640, 768, 1024, 1536]
         return [(f"ef={ef}", faiss.SearchParametersHNSW(efSearch=ef)) for ef in efs]
 
 
@@ -187,7 +187,7 @@ class Qdrant:
                 return [point.id for point in shard.search(request)]
             return run
 
-        for ef in [32, 48, 56, 64, 80, 96, 128, 192, 256, 384, 512, 768, 1024]:
+        for ef in [32, 48, 56, 60, 64, 72, 80, 96, 128, 192, 256, 384, 512, 768, 1024]:
             quantization = q.QuantizationSearchParams(rescore=True, oversampling=2.0)
             yield f"ef={ef} int8 oversampling=2", search(q.SearchParams(hnsw_ef=ef, quantization=quantization))
 

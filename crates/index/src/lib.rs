@@ -39,8 +39,8 @@ pub use coded::{CodedQuery, CodedRows};
 pub use error::IndexError;
 pub use filter::{DEPTH_MAX, Filter, FilterError, TOKENS_MAX};
 pub use lists::{
-    EncodedRows, LISTS_FORMAT, List, ListEntry, ListsHead, MergeInput, Merged, Rest, build_lists,
-    merge_lists,
+    EncodedRows, LISTS_FORMAT, LISTS_FORMAT_MIN, List, ListEntry, ListsHead, MergeInput, Merged,
+    Rest, build_lists, build_lists_as, merge_lists,
 };
 pub use query::Query;
 pub use rabitq::{Factors, encode};

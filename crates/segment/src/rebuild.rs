@@ -5,7 +5,8 @@
 //!    sees bytes that were written.
 //! 2. The records are decoded batch by batch into entries, exactly as the writer
 //!    gathered them; where the segment has lists, each is encoded again by its
-//!    centroids. Then the same code derives the index. The result has the same bytes
+//!    centroids. Then the same code derives the index, with lists of the format whose
+//!    index has the length that the commit names. The result has the same bytes
 //!    as the lost file, with two exceptions: lists that a merge left rows out of keep
 //!    the error bound of what was merged, which may be wider than what is derived
 //!    from the rows that remain; and another instruction set rounds norms and inner
@@ -28,7 +29,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
-use vexlake_index::{Centroids, EncodedRows, build_lists};
+use vexlake_index::{Centroids, EncodedRows, LISTS_FORMAT, LISTS_FORMAT_MIN, build_lists_as};
 use vexlake_store::Store;
 
 /// One ranged read while copying a file: large enough that requests cost
@@ -52,12 +53,28 @@ pub async fn rebuild_index(
     };
     let (meta, schema) = (meta.clone(), *schema);
     let centroids = wanted_centroids(&meta, centroids)?.cloned();
+    let wanted_bytes = meta.file(INDEX_FILE).map(|file| file.bytes);
     let derived = tokio::task::spawn_blocking(move || {
-        let index = derive(&meta, schema, &data, deletes, centroids.as_deref())?;
-        let (bytes, _) = index
-            .write(Vec::new())
-            .map_err(SegmentError::io(INDEX_FILE))?;
-        Ok(Bytes::from(bytes))
+        let in_format = |format| -> Result<Bytes> {
+            let centroids = centroids.as_deref().map(|centroids| (centroids, format));
+            let index = derive(&meta, schema, &data, deletes.as_ref(), centroids)?;
+            let (bytes, _) = index
+                .write(Vec::new())
+                .map_err(SegmentError::io(INDEX_FILE))?;
+            Ok(Bytes::from(bytes))
+        };
+        let derived = in_format(LISTS_FORMAT)?;
+        if centroids.is_none() || wanted_bytes == Some(derived.len() as u64) {
+            return Ok(derived);
+        }
+        // Lists of another format take other bytes: written by an older program.
+        for format in LISTS_FORMAT_MIN..LISTS_FORMAT {
+            let older = in_format(format)?;
+            if wanted_bytes == Some(older.len() as u64) {
+                return Ok(older);
+            }
+        }
+        Ok(derived)
     });
     derived.await.map_err(SegmentError::worker)?
 }
@@ -78,13 +95,14 @@ fn wanted_centroids<'a>(
 }
 
 /// The lists object of rows that lie in list order already.
-fn build_object(centroids: &Centroids, rows: &EncodedRows) -> Result<Vec<u8>> {
+fn build_object(centroids: &Centroids, format: u32, rows: &EncodedRows) -> Result<Vec<u8>> {
     if !rows.lists().is_sorted() {
         let message = "records that are not in list order";
         return Err(SegmentError::corrupt(DATA_FILE, "records", 0, message));
     }
     let (count, dim) = (centroids.count() as u32, centroids.space().code_dim());
-    build_lists(centroids.version(), count, dim, rows, true).map_err(SegmentError::lists)
+    let version = centroids.version();
+    build_lists_as(format, version, count, dim, rows, true).map_err(SegmentError::lists)
 }
 
 async fn copy_verified(store: &Store, file: &FileMeta) -> Result<File> {
@@ -116,8 +134,8 @@ fn derive(
     meta: &SegmentMeta,
     schema: SegmentSchema,
     data: &File,
-    deletes: Option<File>,
-    centroids: Option<&Centroids>,
+    deletes: Option<&File>,
+    centroids: Option<(&Centroids, u32)>,
 ) -> Result<Index> {
     let mut entries = Entries::new();
     let mut encoded = EncodedRows::default();
@@ -133,7 +151,7 @@ fn derive(
         let attrs = typed(DATA_FILE, ATTRS, batch, |array| {
             array.as_string_opt::<i32>()
         })?;
-        if let (Some(centroids), true) = (centroids, batch.num_rows() > 0) {
+        if let (Some((centroids, _)), true) = (centroids, batch.num_rows() > 0) {
             let at = vectors.value_offset(0) as usize;
             let floats = &floats[at..at + batch.num_rows() * schema.dim as usize];
             let rows = centroids.encode(floats, 1).map_err(SegmentError::lists)?;
@@ -154,7 +172,7 @@ fn derive(
         Ok(())
     })?;
     if let Some(file) = deletes {
-        each_batch(DELETES_FILE, &file, meta, 0, |batch| {
+        each_batch(DELETES_FILE, file, meta, 0, |batch| {
             let columns = Columns::of(DELETES_FILE, batch)?;
             for row in 0..batch.num_rows() {
                 let delete = Delete {
@@ -178,7 +196,7 @@ fn derive(
         return Err(SegmentError::corrupt(DATA_FILE, "entries", 0, message));
     }
     let lists = match centroids {
-        Some(centroids) => Some(build_object(centroids, &encoded)?),
+        Some((centroids, format)) => Some(build_object(centroids, format, &encoded)?),
         None => None,
     };
     Index::build(meta.id, schema, entries, data, lists)

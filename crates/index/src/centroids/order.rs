@@ -16,8 +16,7 @@ pub(super) fn by_nearness(kernels: &Kernels, centroids: &[f32], dim: usize) -> V
     let square = |a: u32, b: u32| (kernels.l2)(of(a), of(b));
     let mut places: Vec<u32> = (0..(centroids.len() / dim) as u32).collect();
     // Parts left to halve, the first on top: what lies before `from` is in order.
-    let whole = 0..places.len();
-    let mut parts = vec![whole];
+    let mut parts: Vec<_> = std::iter::once(0..places.len()).collect();
     let mut along = vec![0.0; places.len()];
     // What comes first of all: an end of the whole.
     let mut start = None;

@@ -9,6 +9,7 @@
 //! order, so the segment that is written from it stores no ordinals. The error
 //! bound of a merged list is the larger one, which holds for all of its rows.
 
+use super::LISTS_FORMAT;
 use super::head::{ListEntry, ListsHead};
 use super::list::List;
 use super::writer::{ListBuilder, ListsBody};
@@ -78,7 +79,7 @@ pub fn merge_lists(inputs: &[MergeInput<'_>]) -> Result<Merged, IndexError> {
             });
         }
     }
-    let mut body = ListsBody::new(code_dim);
+    let mut body = ListsBody::new(LISTS_FORMAT, code_dim);
     let mut origins = Vec::with_capacity(rows as usize);
     for list in 0..lists {
         let mut builder = ListBuilder::new(code_dim);

@@ -33,14 +33,14 @@ pub(crate) use head::LISTS_MAX;
 pub use head::{ListEntry, ListsHead};
 pub use list::{List, Rest};
 pub use merge::{MergeInput, Merged, merge_lists};
-pub use writer::{EncodedRows, build_lists};
+pub use writer::{EncodedRows, build_lists, build_lists_as};
 
 use vexlake_distance::{BLOCK_ROWS, HALF_ROWS, block_bytes, code_bytes, half_bytes};
 
 /// The format that this program writes.
 pub const LISTS_FORMAT: u32 = 2;
-/// The oldest that it reads.
-pub(crate) const LISTS_FORMAT_MIN: u32 = 1;
+/// The oldest that it reads, and derives again where an index of that time is lost.
+pub const LISTS_FORMAT_MIN: u32 = 1;
 
 /// Rows beyond the last block, or half block, that are worth another one with padding:
 /// at most twice the memory of its rows.

@@ -60,6 +60,19 @@ pub fn build_lists(
     rows: &EncodedRows,
     in_list_order: bool,
 ) -> Result<Vec<u8>, IndexError> {
+    build_lists_as(LISTS_FORMAT, version, lists, code_dim, rows, in_list_order)
+}
+
+/// As [`build_lists`] in an older format, [`LISTS_FORMAT_MIN`](super::LISTS_FORMAT_MIN) at
+/// the least.
+pub fn build_lists_as(
+    format: u32,
+    version: u128,
+    lists: u32,
+    code_dim: usize,
+    rows: &EncodedRows,
+    in_list_order: bool,
+) -> Result<Vec<u8>, IndexError> {
     let expected = rows.len() * code_bytes(code_dim);
     if rows.codes.len() != expected {
         return Err(IndexError::Mismatch {
@@ -69,7 +82,7 @@ pub fn build_lists(
         });
     }
     let order = rows.list_order();
-    let mut body = ListsBody::new(code_dim);
+    let mut body = ListsBody::new(format, code_dim);
     for run in order.chunk_by(|a, b| rows.lists[*a as usize] == rows.lists[*b as usize]) {
         let list = rows.lists[run[0] as usize];
         if list >= lists {
@@ -161,8 +174,8 @@ impl ListBuilder {
         self.b.drain(..taken);
     }
 
-    fn finish(mut self) -> Vec<u8> {
-        let shape = Shape::of(LISTS_FORMAT, self.rows());
+    fn finish(mut self, format: u32) -> Vec<u8> {
+        let shape = Shape::of(format, self.rows());
         if shape.blocks > self.blocks {
             self.close_block();
         }
@@ -187,14 +200,16 @@ fn put_floats(out: &mut [u8], values: &[f32]) {
 
 /// All lists in the making; pushed in ascending order.
 pub(super) struct ListsBody {
+    format: u32,
     code_dim: usize,
     entries: Vec<ListEntry>,
     bytes: Vec<u8>,
 }
 
 impl ListsBody {
-    pub(super) fn new(code_dim: usize) -> Self {
+    pub(super) fn new(format: u32, code_dim: usize) -> Self {
         Self {
+            format,
             code_dim,
             entries: Vec::new(),
             bytes: Vec::new(),
@@ -207,7 +222,7 @@ impl ListsBody {
             return;
         }
         let spread = builder.spread;
-        let bytes = builder.finish();
+        let bytes = builder.finish(self.format);
         self.entries.push(ListEntry {
             list,
             rows: rows as u32,
@@ -221,7 +236,7 @@ impl ListsBody {
 
     pub(super) fn finish(self, version: u128, lists: u32, ordinals: Option<Vec<u32>>) -> Vec<u8> {
         let head = ListsHead::new(
-            LISTS_FORMAT,
+            self.format,
             version,
             self.code_dim,
             lists,

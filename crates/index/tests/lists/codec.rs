@@ -130,33 +130,31 @@ pub const GOLDEN_LISTS: [&[u8]; 2] = [
 
 #[test]
 fn should_read_and_search_the_golden_files() {
-    GOLDEN_LISTS.into_iter().for_each(read_and_search_golden);
-}
-
-fn read_and_search_golden(lists: &[u8]) {
-    let rows = clumps(6, 100, 3, 21);
-    let built = Built {
-        metric: Metric::L2,
-        dim: 6,
-        norms: rows.chunks_exact(6).map(kernels().norm).collect(),
-        rows,
-        centroids: Centroids::from_bytes(GOLDEN_CENTROIDS).expect("golden centroids"),
-        segment: Segment {
-            head: ListsHead::decode(lists).expect("a golden head"),
-            bytes: lists.to_vec(),
-        },
-    };
-    assert_eq!(built.centroids.to_bytes(), GOLDEN_CENTROIDS);
-    assert_eq!(
-        (built.centroids.count(), built.segment.head.rows()),
-        (5, 100)
-    );
-    for query in built.rows.chunks_exact(6) {
-        let effort = Effort {
-            confidence: 3.0,
-            ..Effort::for_k(1)
+    for lists in GOLDEN_LISTS {
+        let rows = clumps(6, 100, 3, 21);
+        let built = Built {
+            metric: Metric::L2,
+            dim: 6,
+            norms: rows.chunks_exact(6).map(kernels().norm).collect(),
+            rows,
+            centroids: Centroids::from_bytes(GOLDEN_CENTROIDS).unwrap(),
+            segment: Segment {
+                head: ListsHead::decode(lists).unwrap(),
+                bytes: lists.to_vec(),
+            },
         };
-        let found = built.search(query, effort, 5, None);
-        assert_eq!(found[0].0, 0.0, "a row finds itself");
+        assert_eq!(built.centroids.to_bytes(), GOLDEN_CENTROIDS);
+        assert_eq!(
+            (built.centroids.count(), built.segment.head.rows()),
+            (5, 100)
+        );
+        for query in built.rows.chunks_exact(6) {
+            let effort = Effort {
+                confidence: 3.0,
+                ..Effort::for_k(1)
+            };
+            let found = built.search(query, effort, 5, None);
+            assert_eq!(found[0].0, 0.0, "a row finds itself");
+        }
     }
 }
