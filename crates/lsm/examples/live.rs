@@ -222,35 +222,57 @@ impl Services {
     }
 }
 
-/// Milliseconds from when searches were due to when they were answered.
-struct Latencies {
-    count: usize,
-    p50: f64,
-    p99: f64,
-    max: f64,
+/// One answered search.
+#[derive(Clone, Copy, Default)]
+struct Asked {
+    /// From when it was due.
+    millis: f64,
+    /// Rows of memtables, and requests to the store.
     memtable_rows: u64,
+    requests: u64,
+}
+
+/// Milliseconds of searches from when they were due; those without reads found everything in
+/// the cache.
+struct Latencies {
+    p99: f64,
+    text: String,
 }
 
 impl std::fmt::Display for Latencies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "\"searches\": {}, \"p50Millis\": {:.3}, \"p99Millis\": {:.3}, \"maxMillis\": {:.3}, \"memtableRows\": {}",
-            self.count, self.p50, self.p99, self.max, self.memtable_rows
-        )
+        f.write_str(&self.text)
     }
 }
 
-fn latencies(mut millis: Vec<f64>, memtable_rows: u64) -> Latencies {
-    millis.sort_by(f64::total_cmp);
-    let at = |share: f64| millis[((millis.len() - 1) as f64 * share).round() as usize];
-    Latencies {
-        count: millis.len(),
-        p50: at(0.5),
-        p99: at(0.99),
-        max: at(1.0),
-        memtable_rows,
-    }
+fn latencies(asked: &[Asked]) -> Latencies {
+    let sorted = |asked: &mut dyn Iterator<Item = &Asked>| {
+        let mut millis: Vec<f64> = asked.map(|one| one.millis).collect();
+        millis.sort_by(f64::total_cmp);
+        millis
+    };
+    let at = |millis: &[f64], share: f64| {
+        let last = millis.len().saturating_sub(1) as f64;
+        millis
+            .get((last * share).round() as usize)
+            .copied()
+            .unwrap_or(0.0)
+    };
+    let all = sorted(&mut asked.iter());
+    let without_reads = sorted(&mut asked.iter().filter(|one| one.requests == 0));
+    let rows = asked.iter().map(|one| one.memtable_rows).max();
+    let p99 = at(&all, 0.99);
+    let text = format!(
+        "\"searches\": {}, \"p50Millis\": {:.3}, \"p99Millis\": {p99:.3}, \"maxMillis\": {:.3}, \"memtableRows\": {}, \
+         \"withReads\": {}, \"p99MillisWithoutReads\": {:.3}",
+        all.len(),
+        at(&all, 0.5),
+        at(&all, 1.0),
+        rows.unwrap_or(0),
+        all.len() - without_reads.len(),
+        at(&without_reads, 0.99),
+    );
+    Latencies { p99, text }
 }
 
 impl Live {
@@ -318,8 +340,9 @@ impl Live {
                 let query = (turn + number as usize) % live.queries.len();
                 let search = async move {
                     let asked = live.ask(&live.queries[query]).await;
-                    let rows = asked.map_err(|e| e.to_string())?;
-                    Ok::<_, String>((due.elapsed().as_secs_f64() * 1e3, rows))
+                    let asked = asked.map_err(|e| e.to_string())?;
+                    let millis = due.elapsed().as_secs_f64() * 1e3;
+                    Ok::<_, String>(Asked { millis, ..asked })
                 };
                 asked.spawn_on(search, &runtime);
             }
@@ -330,20 +353,22 @@ impl Live {
         while let Some(answer) = asked.join_next().await {
             answered.push(answer??);
         }
-        let (millis, rows): (Vec<f64>, Vec<u64>) = answered.into_iter().unzip();
-        Ok(latencies(millis, rows.into_iter().max().unwrap_or(0)))
+        Ok(latencies(&answered))
     }
 
-    /// Answers the rows of memtables that were compared.
-    async fn ask(&self, vector: &[f32]) -> Result<u64, Failure> {
+    async fn ask(&self, vector: &[f32]) -> Result<Asked, Failure> {
         let query = Search::new(vector.to_vec(), K);
         let answers = self.incarnation.search(&[query], Scope::Fresh).await?;
-        Ok(answers.costs[0].memtable_rows)
+        Ok(Asked {
+            millis: 0.0,
+            memtable_rows: answers.costs[0].memtable_rows,
+            requests: answers.reads.requests,
+        })
     }
 
     /// Milliseconds from an append to the search that finds its row.
     async fn finds(&self, next: &mut usize) -> Result<Latencies, Failure> {
-        let mut millis = Vec::with_capacity(FINDS);
+        let mut found = Vec::with_capacity(FINDS);
         for _ in 0..FINDS {
             wait_until(Instant::now() + BATCH_EVERY).await;
             // Of its own: rows of the stream may be its duplicates.
@@ -360,10 +385,13 @@ impl Live {
                     break;
                 }
             }
-            millis.push(began.elapsed().as_secs_f64() * 1e3);
+            found.push(Asked {
+                millis: began.elapsed().as_secs_f64() * 1e3,
+                ..Asked::default()
+            });
             *next += 1;
         }
-        Ok(latencies(millis, 0))
+        Ok(latencies(&found))
     }
 
     /// The stream, the flusher and the compactor, until they are told to end.

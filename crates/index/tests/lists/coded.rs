@@ -81,7 +81,8 @@ fn should_equal_the_exact_scan_where_all_rows_are_wanted_and_none_hidden_is_answ
 #[test]
 fn should_find_nearly_all_of_the_nearest_by_comparing_few_rows() {
     for metric in METRICS {
-        let all = clumps(128, 4100, 40, 5);
+        // Far from zero, so that the origin counts.
+        let all: Vec<f32> = clumps(128, 4100, 40, 5).iter().map(|x| x + 2.0).collect();
         let (rows, queries) = all.split_at(4000 * 128);
         let chunk = chunk(metric, 128, rows.to_vec());
         let (mut found, mut wanted, mut compared) = (0, 0, 0);

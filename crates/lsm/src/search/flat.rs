@@ -191,6 +191,15 @@ pub(super) fn scan_feed(
     }
 }
 
+/// The k-th key of candidates; infinite while they are fewer.
+pub(super) fn kth_key(found: &[Candidate], k: usize) -> f32 {
+    let mut keys: Vec<f32> = found.iter().map(|candidate| candidate.key).collect();
+    match keys.len() < k {
+        true => f32::INFINITY,
+        false => *keys.select_nth_unstable_by(k - 1, f32::total_cmp).1,
+    }
+}
+
 /// A query on its way through memtables.
 struct FeedScan<'a> {
     query: &'a Query<'a>,
@@ -204,11 +213,7 @@ impl<'a> FeedScan<'a> {
     /// `found` is what the query has found in segments.
     fn begin(group: &Group<'a>, place: usize, found: &[Candidate], has_codes: bool) -> Self {
         let (wanted, query) = (&group.queries[place], &group.prepared[place]);
-        let mut keys: Vec<f32> = found.iter().map(|candidate| candidate.key).collect();
-        let limit = match keys.len() < wanted.k {
-            true => f32::INFINITY,
-            false => *keys.select_nth_unstable_by(wanted.k - 1, f32::total_cmp).1,
-        };
+        let limit = kth_key(found, wanted.k);
         let centroids = group.snapshot.current_centroids();
         let centroids = centroids.filter(|_| has_codes && !wanted.truth);
         Self {

@@ -3,13 +3,25 @@
 use vexlake_distance::Metric;
 use vexlake_store::{Fault, Faults, Op, Rule};
 
-use super::flat::WAVE_BLOCKS;
+use super::flat::{WAVE_BLOCKS, kth_key};
 use super::*;
 use crate::ErrorKind;
 use crate::testing::*;
 
 fn query(vector: &[f32], k: usize) -> Search {
     Search::new(vector.to_vec(), k)
+}
+
+#[test]
+fn should_limit_what_codes_look_at_by_the_kth_key_and_by_nothing_before_there_are_k() {
+    let candidate = |key| Candidate {
+        key,
+        place: Place::Segment { number: 0, row: 0 },
+    };
+    let found: Vec<Candidate> = [3.0, -1.0, 2.0, 7.0].map(candidate).into();
+    let limits = [1, 2, 3, 4, 5].map(|k| kth_key(&found, k));
+    assert_eq!(limits, [-1.0, 2.0, 3.0, 7.0, f32::INFINITY]);
+    assert_eq!(kth_key(&[], 1), f32::INFINITY);
 }
 
 #[test]
