@@ -100,7 +100,7 @@ fn should_not_answer_what_was_deleted_or_overtaken_in_a_chunk_with_codes() {
                 .collect();
             [
                 Some(key),
-                (n % 2 == 0).then_some(far),
+                n.is_multiple_of(2).then_some(far),
                 None,
                 None,
                 None,
