@@ -71,7 +71,7 @@ pub struct Uncoded {
 }
 
 impl Uncoded {
-    /// Gives them codes: some 0.3 µs a row of 128 floats.
+    /// Gives them codes: about a microsecond a row of 128 floats.
     pub fn encode(&self) {
         let space = self.centroids.space();
         self.chunks.iter().for_each(|chunk| chunk.encode(space));
